@@ -1,0 +1,71 @@
+"""Genomic data in, exact labelled windows out. No torch.
+
+Names are loaded when they are first used, so that ``data-tools --help`` need not load pandas.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from data_tools.encode import decode, encode, gc_fraction, one_hot, reverse_complement
+    from data_tools.errors import InputError
+    from data_tools.genome import Genome
+    from data_tools.intervals import read_intervals
+    from data_tools.motifs import Motif, best_match, read_motif
+    from data_tools.negatives import background_windows
+    from data_tools.splits import block_split, chromosome_folds, whole_chromosomes
+    from data_tools.windows import summit_windows, window_codes, window_gc
+
+_HOMES = {
+    "Genome": "genome",
+    "InputError": "errors",
+    "Motif": "motifs",
+    "background_windows": "negatives",
+    "best_match": "motifs",
+    "block_split": "splits",
+    "chromosome_folds": "splits",
+    "decode": "encode",
+    "encode": "encode",
+    "gc_fraction": "encode",
+    "one_hot": "encode",
+    "read_intervals": "intervals",
+    "read_motif": "motifs",
+    "reverse_complement": "encode",
+    "summit_windows": "windows",
+    "whole_chromosomes": "splits",
+    "window_codes": "windows",
+    "window_gc": "windows",
+}
+
+__all__ = [
+    "Genome",
+    "InputError",
+    "Motif",
+    "background_windows",
+    "best_match",
+    "block_split",
+    "chromosome_folds",
+    "decode",
+    "encode",
+    "gc_fraction",
+    "one_hot",
+    "read_intervals",
+    "read_motif",
+    "reverse_complement",
+    "summit_windows",
+    "whole_chromosomes",
+    "window_codes",
+    "window_gc",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'data_tools' has no attribute '{name}'")
+    value = getattr(import_module(f"data_tools.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,383 @@
+"""Where the bases of each FASTA record lie: one strict streaming pass, kept in a cache.
+
+The index holds the layout only (offsets and line widths); bases are always read from the file.
+What makes a kept index valid is the file's size and content, never the age of a file:
+
+- bgzip: the lengths and checksums of all blocks, which stand for every byte;
+- plain: every record's header line stands byte for byte where the index says and its first line
+  has the length that the index says, which fixes the layout of a sound FASTA of this size; and
+  at each read the line ends fall exactly where the index says and nowhere else. A time stamp is
+  looked at in one direction only: another stamp makes the index suspect, and the file is scanned
+  anew; an equal stamp proves nothing.
+
+``.fai`` and ``.gzi`` files are never used: they carry nothing that binds them to the FASTA.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_tools.byte_source import PlainBytes
+from data_tools.encode import LETTERS
+from data_tools.errors import ChangedFileError, FormatError
+
+_VERSION = 1
+_HEADER_MAX = 1 << 20
+_LINE_CHECKED = 1 << 16
+_NEWLINE, _RETURN, _GREATER = 10, 13, 62
+_LEGAL = np.zeros(256, dtype=bool)
+_LEGAL[[*LETTERS, _NEWLINE]] = True
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The layout of one record. Offsets are in bytes of the uncompressed file."""
+
+    name: str
+    length: int
+    offset: int
+    width: int
+    stride: int
+    header: str
+
+    @property
+    def line_end(self) -> bytes:
+        """What ends the lines of this record."""
+        return b"\r\n" if self.stride - self.width == 2 else b"\n"
+
+    def stands_in(self, source: PlainBytes) -> bool:
+        """Tell whether the header line and the first line are where this record says."""
+        head = self.header.encode("latin-1")
+        start = self.offset - len(head)
+        before = b"\n" if start else b""
+        if source.read(start - len(before), self.offset) != before + head:
+            return False
+        first_end = self.offset + min(self.width, self.length)
+        # A chromosome on one line would be read whole: its line ends are checked at each read.
+        if first_end - self.offset <= _LINE_CHECKED and source.read(
+            self.offset, first_end
+        ).translate(None, LETTERS):
+            return False
+        line_end = self.line_end if self.length > self.width else b""
+        return source.read(first_end, first_end + len(line_end)) == line_end
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """The records of a file, and the digest of the file that they belong to."""
+
+    digest: str
+    records: tuple[Record, ...]
+
+
+def index_of(source: PlainBytes, candidate: Index | None = None) -> Index:
+    """Give the index of a file: the candidate if it holds for the file as it is, else a new one.
+
+    Parameters
+    ----------
+    source : PlainBytes or BgzfBytes
+        The open file.
+    candidate : Index, optional
+        From the cache, or from another process.
+
+    Returns
+    -------
+    Index
+        ``index is candidate`` tells that the candidate was valid.
+
+    Raises
+    ------
+    FormatError
+        If the file is no strict FASTA, naming record and line.
+    ChangedFileError
+        If the file changes while it is scanned.
+    """
+    digest = source.digest()
+    if candidate is not None and candidate.digest == digest:
+        with contextlib.suppress(ChangedFileError):
+            if all(record.stands_in(source) for record in candidate.records):
+                return candidate
+    stamp = source.stamp()
+    _check_beginning(source)
+    scanner = _Scanner(source.path)
+    for chunk in source.chunks():
+        scanner.feed(chunk)
+    records = scanner.finish()
+    if source.stamp() != stamp:
+        raise source.changed("it was written to while it was read")
+    return Index(digest, records)
+
+
+def _check_beginning(source: PlainBytes) -> None:
+    """Refuse what is no FASTA at all, saying what it looks like."""
+    head = source.read(0, min(4, source.size))
+    if head[:1] == b">":
+        return
+    if not head:
+        raise FormatError(f"{source.path}: the file is empty: a FASTA record begins with '>'")
+    if head[:3] == b"\xef\xbb\xbf":
+        remedy = "a byte order mark stands before it, save the file without"
+    elif head in (b"\x43\x27\x41\x1a", b"\x1a\x41\x27\x43"):
+        remedy = "this is 2bit, convert it with twoBitToFa"
+    elif head[:1] == b"@":
+        remedy = "this looks like FASTQ, convert it"
+    else:
+        remedy = "check that it is the right file"
+    raise FormatError(
+        f"{source.path}:1: no header: a FASTA file begins with '>', not {head[:1]!r}: {remedy}"
+    )
+
+
+@dataclass(slots=True)
+class _Open:
+    """The record that is being scanned."""
+
+    name: str
+    header: str
+    offset: int
+    line: int
+    length: int = 0
+    width: int = 0
+    returns: bool = False
+    short: int = 0
+    blank: int = 0
+
+
+@dataclass(slots=True)
+class _Scanner:
+    """Reads FASTA chunk by chunk; lines of sequence may be longer than a chunk."""
+
+    path: Path
+    done: list[Record] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
+    record: _Open | None = None
+    carry: bytes = b""
+    base: int = 0
+    line_start: int = 0
+    line: int = 1
+
+    def feed(self, chunk: bytes) -> None:
+        data = self.carry + chunk
+        data = self._hold_back(data)
+        letters = np.frombuffer(data, dtype=np.uint8)
+        ends = np.flatnonzero(letters == _NEWLINE)
+        starts = np.empty_like(ends)
+        if ends.size:
+            starts[0], starts[1:] = self.line_start - self.base, ends[:-1] + 1
+        headers = (starts >= 0) & (letters[np.maximum(starts, 0)] == _GREATER)
+        returns = (ends > 0) & (letters[ends - 1] == _RETURN)
+        self._check_letters(data, letters, ends, headers)
+        bases = ends - starts - returns
+        after = 0
+        for i in map(int, np.flatnonzero(headers)):
+            self._add_lines(bases[after:i], returns[after:i], self.line + after)
+            self._begin(data[starts[i] : ends[i] + 1], self.base + int(starts[i]), self.line + i)
+            after = i + 1
+        self._add_lines(bases[after:], returns[after:], self.line + after)
+        if ends.size:
+            self.line_start = self.base + int(ends[-1]) + 1
+            self.line += int(ends.size)
+        self.base += len(data)
+
+    def finish(self) -> tuple[Record, ...]:
+        if self.carry[:1] == b">":
+            self._begin(self.carry, self.base, self.line)
+        elif self.carry:
+            raise self._wrong(self.line, "a carriage return without a newline: convert line ends")
+        tail = self.base - self.line_start
+        if tail and not self.carry and self.record is not None:
+            self._add_lines(np.array([tail]), np.array([self.record.returns]), self.line)
+        self._close()
+        return tuple(self.done)
+
+    def _hold_back(self, data: bytes) -> bytes:
+        """Keep for the next chunk what cannot be judged yet: half a header, a last return."""
+        cut = data.rfind(b"\n") + 1
+        at_line_start = cut > 0 or self.line_start == self.base
+        if at_line_start and data[cut : cut + 1] == b">":
+            if len(data) - cut > _HEADER_MAX:
+                raise self._wrong(self.line + data.count(b"\n"), "a header of more than 1 MiB")
+        elif data[-1:] == b"\r":
+            cut = len(data) - 1
+        else:
+            cut = len(data)
+        self.carry = data[cut:]
+        return data[:cut]
+
+    def _check_letters(
+        self,
+        data: bytes,
+        letters: NDArray[np.uint8],
+        ends: NDArray[np.intp],
+        headers: NDArray[np.bool_],
+    ) -> None:
+        if not data.translate(None, LETTERS + b"\n"):
+            return
+        odd = np.flatnonzero(~_LEGAL[letters])
+        line = np.searchsorted(ends, odd)
+        stop = np.append(ends, -1)[line]
+        in_header = np.append(headers, False)[line]
+        is_return = (letters[odd] == _RETURN) & (stop == odd + 1)
+        wrong = np.flatnonzero(~in_header & ~is_return)
+        if not wrong.size:
+            return
+        at, i = int(odd[wrong[0]]), int(line[wrong[0]])
+        for h in map(int, np.flatnonzero(headers[:i])[-1:]):
+            start = int(ends[h - 1]) + 1 if h else 0
+            self._begin_name(data[start : int(ends[h])], self.line + h)
+        remedy = "; this is RNA, write T for U" if data[at] in b"Uu" else ""
+        raise self._wrong(
+            self.line + i, f"illegal character {chr(data[at])!r}: only IUPAC letters{remedy}"
+        )
+
+    def _wrong(self, line: int, what: str) -> FormatError:
+        name = f" record {self.record.name!r}:" if self.record is not None else ""
+        return FormatError(f"{self.path}:{line}:{name} {what}")
+
+    def _begin_name(self, header: bytes, line: int) -> str:
+        """Read the name from a header line and make it the record that errors speak of."""
+        text = header.rstrip(b"\r\n")
+        if any(byte < 32 and byte != 9 for byte in text):
+            raise self._wrong(line, "a control character in a header: check the line ends")
+        words = text[1:].replace(b"\t", b" ").split(b" ", 1)
+        if not words[0]:
+            raise FormatError(f"{self.path}:{line}: empty name: put the name right after '>'")
+        name = words[0].decode("latin-1")
+        if not name.isascii():
+            raise FormatError(f"{self.path}:{line}: name {name!r} is not ASCII: rename it")
+        self.record = _Open(name, header.decode("latin-1"), 0, line)
+        return name
+
+    def _begin(self, header: bytes, place: int, line: int) -> None:
+        self._close()
+        name = self._begin_name(header, line)
+        if name in self.seen:
+            raise self._wrong(line, "the name occurs twice: rename one of the records")
+        self.seen.add(name)
+        assert self.record is not None
+        self.record.offset = place + len(header)
+
+    def _add_lines(self, bases: NDArray[np.intp], returns: NDArray[np.bool_], line: int) -> None:
+        """Count lines of sequence; all but the last of a record must be of one length."""
+        record = self.record
+        if record is None or not bases.size:
+            return
+        full = int(np.count_nonzero(bases))
+        if full and (record.blank or not bases[:full].all()):
+            blank = record.blank or line + int(bases.argmin())
+            raise self._wrong(blank, "a blank line inside a record: remove it")
+        if full < bases.size and not record.blank:
+            record.blank = line + full
+        if not full:
+            return
+        bases, returns = bases[:full], returns[:full]
+        if not record.width:
+            record.width, record.returns = int(bases[0]), bool(returns[0])
+        self._check_widths(record, bases, line)
+        if (returns != record.returns).any():
+            mixed = line + int((returns != record.returns).argmax())
+            raise self._wrong(mixed, "LF and CRLF line ends are mixed: convert the file to one")
+        record.length += int(bases.sum())
+
+    def _check_widths(self, record: _Open, bases: NDArray[np.intp], line: int) -> None:
+        odd = np.flatnonzero(bases != record.width)
+        at = int(odd[0]) if odd.size else -1
+        if record.short:
+            fault = record.short
+        elif odd.size and (bases[at] > record.width or at < bases.size - 1):
+            fault = line + at
+        else:
+            record.short = line + at if odd.size else 0
+            return
+        raise self._wrong(
+            fault,
+            f"its length differs from the record's first line ({record.width} letters); "
+            "only the last line may be shorter: wrap the file anew",
+        )
+
+    def _close(self) -> None:
+        record = self.record
+        if record is None:
+            return
+        if not record.length:
+            raise self._wrong(record.line, "the record is empty: remove it or add its sequence")
+        stride = record.width + 1 + record.returns
+        self.done.append(
+            Record(record.name, record.length, record.offset, record.width, stride, record.header)
+        )
+
+
+def cache_folder(chosen: str | os.PathLike[str] | None) -> Path | None:
+    """Give the folder for indexes: chosen, else ``$SEQNORM_CACHE``, else the user's cache."""
+    if chosen is not None:
+        return Path(chosen)
+    if own := os.environ.get("SEQNORM_CACHE"):
+        return Path(own)
+    xdg = os.environ.get("XDG_CACHE_HOME", "")
+    if Path(xdg).is_absolute():
+        return Path(xdg) / "seqnorm"
+    try:
+        return Path.home() / ".cache" / "seqnorm"
+    except RuntimeError:
+        return None
+
+
+def _file_for(folder: Path, path: str) -> Path:
+    key = hashlib.sha256(os.fsencode(path)).hexdigest()[:24]
+    return folder / f"{key}.fasta-index.json"
+
+
+def _checksum(body: Any) -> str:
+    return hashlib.sha256(json.dumps(body).encode()).hexdigest()
+
+
+def load_index(folder: Path | None, path: str) -> Index | None:
+    """Load the index kept for an absolute path; None if there is none or it is damaged."""
+    if folder is None:
+        return None
+    try:
+        kept = json.loads(_file_for(folder, path).read_bytes())
+        body = kept["index"]
+        if kept["sha256"] != _checksum(body) or body["version"] != _VERSION:
+            return None
+        if body["path"] != path:
+            return None
+        return Index(body["digest"], tuple(Record(*row) for row in body["records"]))
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+
+
+def save_index(folder: Path | None, path: str, index: Index) -> None:
+    """Keep an index, whole or not at all; a folder that cannot be written is no error."""
+    if folder is None:
+        return
+    rows = [list(astuple(record)) for record in index.records]
+    body = {"version": _VERSION, "path": path, "digest": index.digest, "records": rows}
+    text = json.dumps({"sha256": _checksum(body), "index": body})
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(_file_for(folder, path), text)
+
+
+def _replace(target: Path, text: str) -> None:
+    """Write beside the target, force to disk, rename: a reader sees the old or the new file."""
+    handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=target.parent)
+    try:
+        with os.fdopen(handle, "w") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).replace(target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,367 @@
+"""Exact random access to a genome: FASTA, plain or bgzip.
+
+`Genome` gives the bases that stand in the file now, all that were asked for, or an error. One
+object serves threads and forked workers alike, because no read moves a shared file position.
+What is kept between runs is the layout only, see `data_tools.fasta_index`.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, SupportsIndex
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from data_tools.byte_source import PlainBytes, open_source
+from data_tools.encode import AMBIGUOUS, CODE_TABLE, LETTERS, Codes
+from data_tools.errors import ChangedFileError, InputError, RangeError, unknown_chromosome
+from data_tools.fasta_index import (
+    Index,
+    Record,
+    cache_folder,
+    index_of,
+    load_index,
+    save_index,
+)
+
+# Windows this near to each other are read in one span: skipping less costs more than reading.
+_GAP = 1 << 16
+_SPAN = 1 << 24
+_GATHER_BYTES = 1 << 22
+
+
+class Genome:
+    r"""A FASTA file, plain or bgzip, for exact reads at any place.
+
+    Coordinates are 0-based and half-open. The file is scanned once and its layout kept in a
+    cache; later opens check that the layout still holds and scan again where it does not.
+
+    Parameters
+    ----------
+    path : path
+        FASTA with lines of one length within a record; ``.gz`` must be bgzip.
+    cache_dir : path, optional
+        Where layouts are kept. Default: ``$SEQNORM_CACHE``, else ``$XDG_CACHE_HOME/seqnorm``,
+        else ``~/.cache/seqnorm``. A folder that cannot be written is no error.
+
+    Attributes
+    ----------
+    path : Path
+        The file, as given.
+    lengths : dict of str to int
+        Chromosome lengths in bases, in the order of the file.
+
+    Raises
+    ------
+    FormatError
+        If the file is no strict FASTA: names record and line.
+    InputError
+        If it cannot be read.
+
+    Notes
+    -----
+    Safe in threads and forked workers without a lock. Pickling sends the path and the layout;
+    the other process opens the file itself and refuses one whose layout differs.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fasta = Path(folder) / "tiny.fa"
+    ...     _ = fasta.write_text(">chr1\nACGTN\nacg\n")
+    ...     with Genome(fasta, cache_dir=folder) as genome:
+    ...         print(genome.lengths, genome.fetch("chr1", 3, 7))
+    ...         print(genome.codes("chr1", 3, 7))
+    ...         print(genome.windows(["chr1", "chr1"], [4, 0], 2).tolist())
+    {'chr1': 8} TNac
+    [3 4 0 1]
+    [[4, 0], [0, 1]]
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], cache_dir: str | os.PathLike[str] | None = None
+    ) -> None:
+        self.path = Path(path)
+        self._place = os.path.abspath(path)  # noqa: PTH100 - Path.resolve would follow links
+        folder = cache_folder(cache_dir)
+        kept = load_index(folder, self._place)
+        index = self._open(kept)
+        if index is not kept:
+            save_index(folder, self._place, index)
+
+    def _open(self, candidate: Index | None) -> Index:
+        source = open_source(self._place, self.path)
+        try:
+            stamp = source.settled_stamp()
+            self._index = index_of(source, candidate)
+        except BaseException:
+            source.close()
+            raise
+        # One attribute, so that a thread never sees a new source with an old stamp.
+        self._current = (source, stamp)
+        self._records = {record.name: record for record in self._index.records}
+        self.lengths = {record.name: record.length for record in self._index.records}
+        return self._index
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "place": self._place, "index": self._index}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.path, self._place = state["path"], state["place"]
+        if self._open(state["index"]).records != state["index"].records:
+            self.close()
+            raise ChangedFileError(f"{self.path}: changed since it was opened: open it again")
+
+    def __enter__(self) -> Genome:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; later reads raise `InputError`."""
+        self._current[0].close()
+
+    def __repr__(self) -> str:
+        total = sum(self.lengths.values())
+        return f"Genome({str(self.path)!r}: {len(self.lengths)} chromosomes, {total:,} bases)"
+
+    def fetch(self, chrom: str, start: SupportsIndex, end: SupportsIndex) -> str:
+        """Give the letters of a stretch exactly as they stand in the file, case kept.
+
+        Parameters
+        ----------
+        chrom : str
+            A name in `lengths`.
+        start, end : int
+            0-based, half-open, ``0 <= start <= end <= lengths[chrom]``.
+
+        Returns
+        -------
+        str
+            ``end - start`` letters.
+
+        Raises
+        ------
+        RangeError
+            If the chromosome is unknown or the stretch is not inside it.
+        ChangedFileError
+            If the file is no longer the one that was opened.
+        """
+        record, lo, hi = self._stretch(chrom, start, end)
+        letters = self._read(record, lo, hi, None)
+        if letters.translate(None, LETTERS):
+            raise self._moved(record)
+        return letters.decode("ascii")
+
+    def codes(self, chrom: str, start: SupportsIndex, end: SupportsIndex) -> Codes:
+        """Give a stretch as codes: A, C, G, T = 0, 1, 2, 3 in either case, all else 4.
+
+        Parameters
+        ----------
+        chrom : str
+            A name in `lengths`.
+        start, end : int
+            0-based, half-open, ``0 <= start <= end <= lengths[chrom]``.
+
+        Returns
+        -------
+        ndarray of uint8, shape (end - start,)
+
+        Raises
+        ------
+        RangeError
+            If the chromosome is unknown or the stretch is not inside it.
+        ChangedFileError
+            If the file is no longer the one that was opened.
+        """
+        record, lo, hi = self._stretch(chrom, start, end)
+        return self._codes(record, lo, hi).copy()
+
+    def windows(self, chroms: str | Iterable[str], starts: ArrayLike, width: int) -> Codes:
+        """Give many windows of one width at once, in the order asked for.
+
+        Parameters
+        ----------
+        chroms : str or iterable of str, length N
+            The chromosome of each window, or one for all.
+        starts : array of int, shape (N,)
+            0-based starts, in any order.
+        width : int
+            Bases per window, at least 1.
+
+        Returns
+        -------
+        ndarray of uint8, shape (N, width)
+            Codes as from `codes`. Beyond the result, memory stays within some tens of MB.
+
+        Raises
+        ------
+        RangeError
+            If a chromosome is unknown or a window is not inside it; names the window.
+        ChangedFileError
+            If the file is no longer the one that was opened.
+        """
+        size = _integer(width, "width", self.path)
+        if size < 1:
+            raise RangeError(f"{self.path}: width {size}: a window has at least 1 base")
+        places = self._checked_starts(starts)
+        ranks = self._ranks(chroms, places, size)
+        out = np.empty((len(places), size), dtype=np.uint8)
+        order = np.lexsort((places, ranks))
+        places = places[order]
+        for lo, hi in _spans(ranks[order], places, size):
+            record = self._index.records[ranks[order[lo]]]
+            first = int(places[lo])
+            codes = self._codes(record, first, int(places[hi - 1]) + size)
+            _gather(codes, places[lo:hi] - first, out, order[lo:hi])
+        return out
+
+    def _checked_starts(self, starts: ArrayLike) -> NDArray[np.int64]:
+        places = np.asarray(starts)
+        if places.ndim != 1:
+            raise InputError(f"{self.path}: starts have shape (N,), got {places.shape}")
+        if places.size and places.dtype.kind not in "iu":
+            raise RangeError(f"{self.path}: starts are integers, got {places.dtype}")
+        return places.astype(np.int64)
+
+    def _ranks(
+        self, chroms: str | Iterable[str], starts: NDArray[np.int64], width: int
+    ) -> NDArray[np.intp]:
+        """Give the number of each window's record, having checked that the window is inside."""
+        names = [chroms] * len(starts) if isinstance(chroms, str) else list(chroms)
+        if len(names) != len(starts):
+            raise InputError(
+                f"{self.path}: {len(names)} chromosomes for {len(starts)} starts: give one each"
+            )
+        rank_of = {name: i for i, name in enumerate(self._records)}
+        try:
+            ranks = np.fromiter(map(rank_of.__getitem__, names), np.intp, len(names))
+        except (KeyError, TypeError):
+            i, name = next(
+                (i, name)
+                for i, name in enumerate(names)
+                if not isinstance(name, str) or name not in rank_of
+            )
+            what = unknown_chromosome(name, rank_of)
+            raise RangeError(f"{self.path}: window {i}: {what}") from None
+        sizes = np.array([record.length for record in self._index.records], dtype=np.int64)
+        limits = sizes[ranks] - width
+        inside = (starts >= 0) & (starts <= limits)
+        if not inside.all():
+            i = int(inside.argmin())
+            try:
+                self._stretch(names[i], int(starts[i]), int(starts[i]) + width)
+            except RangeError as err:
+                raise RangeError(f"{err} (window {i})") from None
+        return ranks
+
+    def _stretch(
+        self, chrom: str, start: SupportsIndex, end: SupportsIndex
+    ) -> tuple[Record, int, int]:
+        """Check a stretch and give its record and its ends as plain integers."""
+        record = self._records.get(chrom) if isinstance(chrom, str) else None
+        if record is None:
+            raise RangeError(f"{self.path}: {unknown_chromosome(chrom, self.lengths)}")
+        lo = start if type(start) is int else _integer(start, "start", self.path)
+        hi = end if type(end) is int else _integer(end, "end", self.path)
+        if not 0 <= lo <= hi <= record.length:
+            where = f"{self.path}: {chrom}:{lo}-{hi}"
+            if lo < 0:
+                raise RangeError(f"{where}: start is below 0: coordinates are 0-based")
+            if lo > hi:
+                raise RangeError(f"{where}: start is above end: swap them")
+            raise RangeError(
+                f"{where}: past the end of {chrom} ({record.length} bases): "
+                "shift or drop it, and check the assembly"
+            )
+        return record, lo, hi
+
+    def _codes(self, record: Record, start: int, end: int) -> Codes:
+        codes = np.frombuffer(self._read(record, start, end, CODE_TABLE), dtype=np.uint8)
+        if codes.size and codes.max() > AMBIGUOUS:
+            raise self._moved(record)
+        return codes
+
+    def _read(self, record: Record, start: int, end: int, table: bytes | None) -> bytes:
+        """Read a stretch through a translation table, the line ends checked and taken out."""
+        source, stamp = self._current
+        if source.stamp() != stamp:
+            source = self._checked_anew()
+        if start == end:
+            return b""
+        width, stride, line_end = record.width, record.stride, record.line_end
+        line, column = divmod(start, width)
+        last_line, last_column = divmod(end - 1, width)
+        first = record.offset + line * stride + column
+        raw = source.read(first, record.offset + last_line * stride + last_column + 1)
+        letters = raw.translate(table, line_end)
+        # As many line ends as expected, and one at each expected place: then none elsewhere.
+        good = len(letters) == end - start
+        for i, character in enumerate(line_end):
+            expected = bytes([character]) * (last_line - line)
+            good = good and raw[width - column + i :: stride] == expected
+        if not good:
+            raise self._moved(record)
+        return letters
+
+    def _checked_anew(self) -> PlainBytes:
+        """Someone touched the file: go on only if a new scan finds the same layout."""
+        source = self._current[0].refreshed()
+        stamp = source.settled_stamp()
+        index = index_of(source, self._index)
+        if index.records != self._index.records:
+            raise source.changed("its layout is another")
+        self._index, self._current = index, (source, stamp)
+        return source
+
+    def _moved(self, record: Record) -> ChangedFileError:
+        return self._current[0].changed(
+            f"record {record.name!r} no longer has letters and line ends where they were"
+        )
+
+
+def _integer(value: SupportsIndex, name: str, path: Path) -> int:
+    if not isinstance(value, bool | np.bool_):
+        try:
+            return operator.index(value)
+        except TypeError:
+            pass
+    raise RangeError(f"{path}: {name} is an integer, got {value!r}")
+
+
+def _spans(
+    ranks: NDArray[np.intp], starts: NDArray[np.int64], width: int
+) -> Iterator[tuple[int, int]]:
+    """Cut sorted windows into runs (lo, hi) that one read of bounded size covers."""
+    if not len(starts):
+        return
+    apart = (np.diff(starts) > width + _GAP) | (np.diff(ranks) != 0)
+    cuts = np.append(np.flatnonzero(apart) + 1, len(starts))
+    lo = 0
+    for cut in map(int, cuts):
+        while lo < cut:
+            reach = starts[lo] + max(_SPAN - width, 0)
+            hi = lo + int(np.searchsorted(starts[lo:cut], reach, side="right"))
+            yield lo, hi
+            lo = hi
+
+
+def _gather(codes: Codes, offsets: NDArray[np.int64], out: Codes, rows: NDArray[np.intp]) -> None:
+    """Copy the windows at these offsets of the codes into these rows of out."""
+    width = out.shape[1]
+    views = np.lib.stride_tricks.sliding_window_view(codes, width)
+    # The copy in between stays small however many windows one span serves.
+    step = max(1, _GATHER_BYTES // width)
+    for lo in range(0, len(rows), step):
+        out[rows[lo : lo + step]] = views[offsets[lo : lo + step]]

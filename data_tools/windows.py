@@ -1,0 +1,150 @@
+"""Windows of equal width: around summits, inside regions, and as base codes."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from data_tools.encode import gc_fraction
+from data_tools.errors import InputError, RangeError
+from data_tools.genome import Genome
+from data_tools.splits import check_chromosomes
+
+Edge = Literal["error", "drop"]
+
+
+def summits(peaks: pd.DataFrame) -> NDArray[np.int64]:
+    """Point of each peak around which a window is laid.
+
+    The summit where the table has one, else the middle of the interval (rounded down).
+
+    Examples
+    --------
+    >>> summits(pd.DataFrame({"chrom": ["a"], "start": [10], "end": [20]}))
+    array([15])
+    """
+    middle = ((peaks["start"] + peaks["end"]) // 2).to_numpy(dtype=np.int64)
+    if "summit" not in peaks:
+        return middle
+    missing = peaks["summit"].isna().to_numpy()
+    given = peaks["summit"].fillna(0).to_numpy(dtype=np.int64)
+    return np.where(missing, middle, given)
+
+
+def summit_windows(
+    peaks: pd.DataFrame,
+    lengths: Mapping[str, int],
+    width: int,
+    *,
+    on_edge: Edge = "error",
+) -> pd.DataFrame:
+    """Lay a window of equal width around the summit of each peak.
+
+    Parameters
+    ----------
+    peaks
+        Table with ``chrom``, ``start``, ``end`` and, where there is one, ``summit``.
+    lengths
+        Length of every chromosome in bases.
+    width
+        Width of a window in bases. The summit stands at offset ``width // 2``.
+    on_edge
+        What to do with a window that would leave its chromosome.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``chrom``, ``start``, ``end``, in the order of the peaks.
+
+    Raises
+    ------
+    RangeError
+        With ``on_edge="error"``, for the first window that leaves its chromosome.
+    InputError
+        For an unknown chromosome or a width below 1.
+
+    Examples
+    --------
+    >>> peaks = pd.DataFrame({"chrom": ["a"], "start": [10], "end": [20], "summit": [12]})
+    >>> summit_windows(peaks, {"a": 100}, 6).to_numpy().tolist()
+    [['a', 9, 15]]
+    """
+    if width < 1:
+        raise InputError(f"a window must be at least 1 base wide, not {width}")
+    check_chromosomes(list(dict.fromkeys(peaks["chrom"])), lengths)
+    start = summits(peaks) - width // 2
+    table = pd.DataFrame({"chrom": peaks["chrom"].to_numpy(), "start": start, "end": start + width})
+    limit = table["chrom"].map(dict(lengths)).to_numpy(dtype=np.int64)
+    outside = (start < 0) | (start + width > limit)
+    if outside.any() and on_edge == "error":
+        first = table.loc[int(np.flatnonzero(outside)[0])]
+        raise RangeError(
+            f"window {first['chrom']}:{first['start']}-{first['end']} leaves its chromosome of "
+            f"{lengths[str(first['chrom'])]} bases ({int(outside.sum())} such windows in all); "
+            "use narrower windows or on_edge='drop'"
+        )
+    return table.loc[~outside].reset_index(drop=True)
+
+
+def inside(windows: pd.DataFrame, regions: pd.DataFrame, margin: int = 0) -> NDArray[np.bool_]:
+    """Which windows, widened by ``margin`` bases on both sides, lie wholly in one region.
+
+    The regions must not overlap one another.
+
+    Examples
+    --------
+    >>> windows = pd.DataFrame({"chrom": "a", "start": [0, 8], "end": [4, 12]})
+    >>> regions = pd.DataFrame({"chrom": "a", "start": [0], "end": [10]})
+    >>> inside(windows, regions)
+    array([ True, False])
+    """
+    result = np.zeros(len(windows), dtype=np.bool_)
+    by_chrom = {str(chrom): part.sort_values("start") for chrom, part in regions.groupby("chrom")}
+    for chrom, part in windows.groupby("chrom"):
+        if (home := by_chrom.get(str(chrom))) is None:
+            continue
+        low = part["start"].to_numpy() - margin
+        high = part["end"].to_numpy() + margin
+        at = np.searchsorted(home["start"].to_numpy(), low, side="right") - 1
+        fits = (at >= 0) & (high <= home["end"].to_numpy()[np.maximum(at, 0)])
+        result[windows.index.get_indexer(part.index)] = fits
+    return result
+
+
+def window_codes(genome: Genome, windows: pd.DataFrame, margin: int = 0) -> NDArray[np.uint8]:
+    """Base codes of the windows, widened by ``margin`` bases on both sides.
+
+    One byte a base: hold these in memory and expand each batch with `data_tools.one_hot`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (N, width + 2 * margin), in the order of the table.
+    """
+    width = (windows["end"] - windows["start"]).to_numpy()
+    if len(windows) == 0:
+        return np.empty((0, 2 * margin), dtype=np.uint8)
+    if (width != width[0]).any():
+        odd = int(np.flatnonzero(width != width[0])[0])
+        raise InputError(
+            f"windows must be of equal width: row 0 has {width[0]} bases, row {odd} has "
+            f"{width[odd]}"
+        )
+    starts = windows["start"].to_numpy(dtype=np.int64) - margin
+    return genome.windows(windows["chrom"].to_numpy(), starts, int(width[0]) + 2 * margin)
+
+
+def window_gc(
+    genome: Genome, windows: pd.DataFrame, *, rows: int = 20_000
+) -> NDArray[np.float64]:
+    """GC fraction of each window over its unambiguous bases; NaN where it has none.
+
+    Reads ``rows`` windows at a time, so that memory stays bounded.
+    """
+    parts = [
+        gc_fraction(window_codes(genome, windows.iloc[first : first + rows]))
+        for first in range(0, len(windows), rows)
+    ]
+    return np.concatenate(parts).astype(np.float64) if parts else np.empty(0)

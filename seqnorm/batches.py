@@ -1,0 +1,105 @@
+"""Labelled windows as tensors: one byte a base at rest, one-hot a batch at a time."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def one_hot(codes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Expand base codes on the device where they lie.
+
+    Parameters
+    ----------
+    codes
+        Integer codes of shape (N, L): A, C, G, T = 0..3, anything else ambiguous.
+    dtype
+        Of the result.
+
+    Returns
+    -------
+    Tensor
+        Shape (N, 4, L); an ambiguous base is a column of zeros.
+
+    Examples
+    --------
+    >>> one_hot(torch.tensor([[0, 3, 4]], dtype=torch.uint8))[0].T.tolist()
+    [[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0]]
+    """
+    bases = torch.arange(4, dtype=codes.dtype, device=codes.device)
+    return (codes[:, None, :] == bases[None, :, None]).to(dtype)
+
+
+@dataclass(frozen=True)
+class LabelledWindows:
+    """Windows of equal width with binary labels.
+
+    Attributes
+    ----------
+    codes : Tensor
+        uint8 codes of shape (N, width + 2 * margin).
+    labels : Tensor
+        float32 of shape (N,), 0 or 1.
+    margin : int
+        Bases on both sides of a window that are kept for jitter.
+    """
+
+    codes: Tensor
+    labels: Tensor
+    margin: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.codes) != len(self.labels):
+            raise ValueError(
+                f"{len(self.codes)} windows but {len(self.labels)} labels; give one label each"
+            )
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @property
+    def width(self) -> int:
+        """Width of a window in bases, without the margins."""
+        return self.codes.shape[1] - 2 * self.margin
+
+    def shuffled(
+        self, batch_size: int, seed: int, epoch: int, device: torch.device | str = "cpu"
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of one training epoch: shuffled, jittered, on a random strand.
+
+        Order, shift and strand of a window depend on (seed, epoch, its index) alone, so that
+        two models trained with one seed see the same batches. The last, smaller batch is kept
+        unless it holds a single window, from which no batch statistic can be taken.
+
+        Yields
+        ------
+        one_hot : Tensor
+            Shape (n, 4, width).
+        labels : Tensor
+            Shape (n,).
+        """
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        order = torch.randperm(len(self), generator=generator)
+        shift = torch.randint(0, 2 * self.margin + 1, (len(self),), generator=generator)
+        reverse = torch.rand(len(self), generator=generator) < 0.5
+        positions = torch.arange(self.width)
+        for first in range(0, len(self), batch_size):
+            index = order[first : first + batch_size]
+            if len(index) == 1 and len(self) > 1:
+                return
+            codes = self.codes[index].gather(1, shift[index, None] + positions)
+            x = one_hot(codes.to(device))
+            flip = reverse[index].to(device)
+            # A, C, G, T stand so that turning both axes round is the reverse complement.
+            x = torch.where(flip[:, None, None], x.flip(1, 2), x)
+            yield x, self.labels[index].to(device)
+
+    def in_order(
+        self, batch_size: int, device: torch.device | str = "cpu"
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches in the order of the table, unshifted, on the given strand."""
+        centre = slice(self.margin, self.margin + self.width)
+        for first in range(0, len(self), batch_size):
+            part = slice(first, first + batch_size)
+            yield one_hot(self.codes[part, centre].to(device)), self.labels[part].to(device)

@@ -1,0 +1,101 @@
+"""The ``seqnorm`` command."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from data_tools.cli import guarded
+
+app = tyro.extras.SubcommandApp()
+
+DESCRIPTION = """Normalization layers for biological sequence models, and the experiments on them.
+
+Examples:
+  seqnorm holdout examples/human_ctcf.toml
+  seqnorm holdout examples/human_ctcf.toml --out runs/quick --override training.epochs=2 norms='["batch","layer"]'
+  seqnorm report runs/human_ctcf
+  seqnorm norms
+"""
+
+
+@app.command
+def holdout(
+    spec: tyro.conf.Positional[Path],
+    out: Path | None = None,
+    resume: bool = False,
+    override: tuple[str, ...] = (),
+    workers: int | None = None,
+) -> None:
+    """Train on some chromosomes, test on others, compare the norms, write tables and a report.
+
+    Example: seqnorm holdout examples/human_ctcf.toml --out runs/first
+
+    Ctrl-C stops the run; --resume goes on with it and gives the same tables.
+
+    Args:
+        spec: TOML file that describes the experiment.
+        out: Folder of the run; runs/<name of the spec> unless given.
+        resume: Go on with a run that was stopped; begins one where there is none.
+        override: key=value pairs that replace keys of the spec, as training.epochs=3.
+        workers: Trials at a time; one a core unless given. The tables do not depend on it.
+    """
+    from seqnorm.holdout.spec import load_spec
+
+    loaded = load_spec(spec, override)
+    from seqnorm.holdout.report import write_report
+    from seqnorm.holdout.run import run
+
+    folder = Path("runs") / loaded.name if out is None else out
+    _say(f"{loaded.question}\nrun folder: {folder}")
+    count = workers or len(os.sched_getaffinity(0))
+    try:
+        run(loaded, folder, resume=resume, workers=count, say=_say)
+    except KeyboardInterrupt:
+        again = f"seqnorm holdout {spec} --out {folder} --resume"
+        if override:
+            again += " --override " + " ".join(f"'{item}'" for item in override)
+        _say(f"\nstopped; nothing is lost. Go on with:\n  {again}")
+        raise SystemExit(130) from None
+    summary = write_report(folder)
+    _say(f"\n{summary}\n\ntables: {folder}/*.csv\nreport: {folder / 'report.html'}")
+
+
+@app.command
+def report(folder: tyro.conf.Positional[Path]) -> None:
+    """Draw report.html of a finished run again from its tables.
+
+    Example: seqnorm report runs/human_ctcf
+
+    Args:
+        folder: Folder of a finished run.
+    """
+    from seqnorm.holdout.report import write_report
+
+    _say(f"{write_report(folder)}\n\nreport: {folder / 'report.html'}")
+
+
+@app.command
+def norms() -> None:
+    """List the kinds of normalization that a spec or make_norm takes.
+
+    Example: seqnorm norms
+    """
+    from seqnorm.kinds import KIND_HELP
+
+    for kind, text in KIND_HELP.items():
+        _say(f"{kind:<10} {text}")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+@guarded("seqnorm")
+def main() -> None:
+    """Entry point: a user's mistake is one line on stderr and exit code 2."""
+    app.cli(prog="seqnorm", description=DESCRIPTION)

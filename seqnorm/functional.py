@@ -1,0 +1,287 @@
+"""The one operation: pick which numbers share a mean and a variance, then apply an affine map.
+
+=========  =================================================  ==============================
+``over``   a mean and variance for each                       the literature's name
+=========  =================================================  ==============================
+``"L"``    channel of each sequence                           InstanceNorm (Ulyanov 2016)
+``"C"``    position of each sequence                          LayerNorm, per position
+``"CL"``   sequence, or group of its channels                 LayerNorm per sequence (Ba
+                                                              2016), GroupNorm (Wu & He 2018)
+``"NL"``   channel                                            BatchNorm (Ioffe & Szegedy 2015)
+=========  =================================================  ==============================
+
+Sources: arXiv:1607.08022, arXiv:1607.06450, arXiv:1803.08494, arXiv:1502.03167.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from seqnorm.backends import aten, reference
+from seqnorm.backends.reference import Inputs, Plan
+from seqnorm.moments import Moments
+
+__all__ = ["LAYOUTS", "OVER", "concrete", "normalize", "normalize_with_moments", "valid_positions"]
+
+OVER = ("L", "C", "CL", "NL")
+LAYOUTS = ("NCL", "NLC")
+
+
+def normalize(
+    x: Tensor,
+    over: str,
+    *,
+    lengths: Tensor | None = None,
+    groups: int = 1,
+    center: bool = True,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    layout: str = "NCL",
+    mean: Tensor | None = None,
+    var: Tensor | None = None,
+) -> Tensor:
+    """Normalize sequences over named axes.
+
+    Parameters
+    ----------
+    x : Tensor
+        ``(N, C, L)`` or ``(N, L, C)``, see ``layout``; any floating-point type. Statistics are
+        taken in float32 (float64 for float64 input) whatever the type.
+    over : {"L", "C", "CL", "NL"}
+        The axes whose numbers share one mean and variance; see the table of this module.
+    lengths : Tensor, optional
+        Integers ``(N,)``, the valid positions at the start of each sequence, or booleans
+        ``(N, L)``, True where valid. Other positions have no influence, come out 0 and get
+        gradient 0, whatever they hold. None: all positions are valid.
+    groups : int
+        Cuts the channels into groups of neighbours with statistics of their own, for ``over``
+        ``"C"`` and ``"CL"``.
+    center : bool
+        False leaves the mean in and divides by the root mean square (RMSNorm).
+    weight, bias : Tensor, optional
+        ``(C,)``; the affine map per channel that follows.
+    eps : float
+        Added to the variance.
+    layout : {"NCL", "NLC"}
+        Order of the axes of ``x``.
+    mean, var : Tensor, optional
+        ``(C,)``, both or neither: known statistics to use in place of the input's own, for
+        ``over`` ``"L"`` and ``"NL"``.
+
+    Returns
+    -------
+    Tensor
+        Of the shape and type of ``x``. Where a set holds a single number the output is ``bias``.
+
+    Raises
+    ------
+    ValueError
+        If an argument has a wrong value, shape or type; the message names the value and the
+        remedy. Values of ``lengths`` are not checked while a graph is traced or vmapped.
+
+    Examples
+    --------
+    >>> import torch
+    >>> x = torch.tensor([[[1.0, 3.0, 9.0]], [[2.0, 4.0, 6.0]]])
+    >>> normalize(x, "L", lengths=torch.tensor([2, 3]), eps=0.0).round(decimals=2)
+    tensor([[[-1.0000,  1.0000,  0.0000]],
+    <BLANKLINE>
+            [[-1.2200,  0.0000,  1.2200]]])
+    """
+    plan = _plan(x, over, layout, groups)
+    inputs = _inputs(x, plan, lengths, weight, bias)
+    if mean is not None or var is not None:
+        y = reference.standardize_given(inputs, *_known(x, plan, center, mean, var), eps)
+    elif not center:
+        y = reference.divide_by_rms(plan, inputs, eps)
+    elif _fused(plan, inputs):
+        y = aten.standardize(plan, inputs, eps)
+    else:
+        y, _ = reference.standardize(plan, inputs, eps)
+    return plan.join(y).to(x.dtype)
+
+
+def normalize_with_moments(
+    x: Tensor,
+    over: str,
+    *,
+    lengths: Tensor | None = None,
+    groups: int = 1,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    layout: str = "NCL",
+) -> tuple[Tensor, Moments]:
+    """:func:`normalize` that also returns the moments it used.
+
+    Parameters
+    ----------
+    x, over, lengths, groups, weight, bias, eps, layout
+        As for :func:`normalize`.
+
+    Returns
+    -------
+    y : Tensor
+        As from :func:`normalize`.
+    moments : Moments
+        Over valid positions, outside the graph of derivatives. Shapes: ``"L"`` ``(N, C)``;
+        ``"NL"`` ``(C,)``; ``"CL"`` ``(N, groups)``; ``"C"`` ``(N, groups, L)``, or
+        ``(N, L, groups)`` when the layout is ``"NLC"``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> y, moments = normalize_with_moments(torch.tensor([[[1.0, 3.0]], [[5.0, 7.0]]]), "NL")
+    >>> moments.mean.tolist(), moments.var().tolist()
+    ([4.0], [5.0])
+    """
+    plan = _plan(x, over, layout, groups)
+    inputs = _inputs(x, plan, lengths, weight, bias)
+    if over == "NL" and _fused(plan, inputs):
+        y, statistics = aten.batch_statistics(plan, inputs, eps)
+    else:
+        y, statistics = reference.standardize(plan, inputs, eps)
+    return plan.join(y).to(x.dtype), statistics.moments(plan)
+
+
+def valid_positions(
+    lengths: Tensor | None, batch: int, length: int, device: torch.device | None = None
+) -> Tensor | None:
+    """Turn ``lengths`` into a mask.
+
+    Parameters
+    ----------
+    lengths : Tensor or None
+        Integers ``(N,)`` or booleans ``(N, L)``.
+    batch, length : int
+        N and L of the input.
+    device : torch.device, optional
+        Where the mask is needed; lengths on the CPU spare a CUDA input a synchronization.
+
+    Returns
+    -------
+    Tensor of bool or None
+        ``(N, L)``, True at valid positions; None for None.
+
+    Raises
+    ------
+    ValueError
+        For another type or shape, or values outside 0..L.
+
+    Examples
+    --------
+    >>> import torch
+    >>> valid_positions(torch.tensor([1, 3]), batch=2, length=3)
+    tensor([[ True, False, False],
+            [ True,  True,  True]])
+    """
+    if lengths is None:
+        return None
+    if not isinstance(lengths, Tensor):
+        raise ValueError(f"lengths must be a tensor, got {type(lengths).__name__}")
+    if lengths.is_floating_point() or lengths.is_complex():
+        raise ValueError(
+            f"lengths must hold integers (N,) or booleans (N, L), got {lengths.dtype}; "
+            "pass lengths.long(), or mask.bool() for a mask"
+        )
+    expected = (batch, length) if lengths.dtype == torch.bool else (batch,)
+    if tuple(lengths.shape) != expected:
+        raise ValueError(
+            f"lengths of type {lengths.dtype} must have shape {expected} for an input with "
+            f"N={batch} and L={length}, got {tuple(lengths.shape)}"
+        )
+    if lengths.dtype == torch.bool:
+        return lengths.to(device)
+    _check_range(lengths, length)
+    positions = torch.arange(length, device=device)
+    return positions < lengths.to(positions.device)[:, None]
+
+
+def concrete(value: Tensor) -> int | None:
+    """The integer in a one-element tensor, or None where values cannot be looked at.
+
+    That is so while torch.compile or torch.export trace, under ``vmap`` and for meta and fake
+    tensors: checks that depend on values are then left out, not the computation.
+    """
+    if torch.compiler.is_compiling():
+        return None
+    try:
+        return int(value)
+    except RuntimeError:
+        return None
+
+
+def _check_range(lengths: Tensor, length: int) -> None:
+    wrong = (lengths < 0) | (lengths > length)
+    if concrete(wrong.sum()):
+        row = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"lengths[{row}] = {int(lengths[row])} is outside 0..{length}, the positions that "
+            "the input has; were lengths taken before pooling or cropping?"
+        )
+
+
+def _plan(x: Tensor, over: str, layout: str, groups: int) -> Plan:
+    if over not in OVER:
+        raise ValueError(f"over must be one of {', '.join(map(repr, OVER))}, got {over!r}")
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout must be one of {', '.join(map(repr, LAYOUTS))}, got {layout!r}")
+    if x.dim() != 3:
+        raise ValueError(
+            f"x must have three axes ({', '.join(layout)}), got shape {tuple(x.shape)}"
+        )
+    if not x.is_floating_point():
+        raise ValueError(f"x must be floating point, got {x.dtype}; pass x.float()")
+    if groups != 1 and "C" not in over:
+        raise ValueError(f"groups={groups} needs over='C' or over='CL', got over={over!r}")
+    plan = Plan(over, layout, groups)
+    channels = x.shape[plan.channel_axis]
+    if groups < 1 or channels % groups:
+        raise ValueError(f"groups={groups} does not divide the {channels} channels of x")
+    return plan
+
+
+def _fused(plan: Plan, inputs: Inputs) -> bool:
+    """Whether torch has a kernel for this; none of them takes a mask or is safe when empty."""
+    return inputs.mask is None and inputs.x.numel() > 0 and aten.covers(plan)
+
+
+def _inputs(
+    x: Tensor, plan: Plan, lengths: Tensor | None, weight: Tensor | None, bias: Tensor | None
+) -> Inputs:
+    valid = valid_positions(lengths, x.shape[0], x.shape[plan.layout.index("L")], x.device)
+    return Inputs(
+        plan.split(x.to(_compute_dtype(x))),
+        None if weight is None else _per_channel(weight, "weight", x, plan),
+        None if bias is None else _per_channel(bias, "bias", x, plan),
+        None if valid is None else plan.per_position(valid),
+    )
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _per_channel(value: Tensor, name: str, x: Tensor, plan: Plan) -> Tensor:
+    channels = x.shape[plan.channel_axis]
+    if tuple(value.shape) != (channels,):
+        raise ValueError(
+            f"{name} must have shape ({channels},), one value per channel of x, "
+            f"got {tuple(value.shape)}; does layout={plan.layout!r} name the axes of x?"
+        )
+    return plan.per_channel(value.to(_compute_dtype(x)))
+
+
+def _known(
+    x: Tensor, plan: Plan, center: bool, mean: Tensor | None, var: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    if mean is None or var is None:
+        raise ValueError("mean and var go together: pass both or neither")
+    if "C" in plan.over or not center:
+        raise ValueError(
+            "mean and var are per channel: they need over='L' or over='NL' and center=True, "
+            f"got over={plan.over!r}, center={center}"
+        )
+    return _per_channel(mean, "mean", x, plan), _per_channel(var, "var", x, plan)

@@ -1,0 +1,1 @@
+"""The chromosome hold-out experiment: spec -> run -> table -> report."""

@@ -1,0 +1,169 @@
+"""All metrics of one scored trial: per test chromosome, per GC decile, with their resamples.
+
+Resamples are drawn from the chromosome's name alone, so that every trial of a run sees the same
+ones: differences between norms are then paired block by block.
+"""
+
+import io
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from seqnorm.checkpoint import write_atomic
+from seqnorm.holdout import metrics
+from seqnorm.holdout.spec import Spec
+
+Floats = NDArray[np.float64]
+
+METRICS = ("auroc", "auprc", "false_alarm_rate", "recall", "gc_auroc")
+"""Metrics that are resampled."""
+NEEDS_POSITIVES = ("auroc", "auprc", "recall", "gc_auroc")
+"""Metrics left out on chromosomes with few positives."""
+POINTS = ("gc_correlation", "calibration_error")
+"""Metrics without an interval."""
+DECILES = 10
+VALIDATION = "validation"
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Metrics of one trial.
+
+    Attributes
+    ----------
+    resampled : numpy.ndarray
+        Shape (parts, metrics, resamples + 1): the validation part, then each test chromosome;
+        metrics as in `METRICS`; entry 0 of the last axis is the plain metric.
+    points : numpy.ndarray
+        Shape (parts, 2): metrics as in `POINTS`.
+    deciles : numpy.ndarray
+        Shape (10, resamples + 1): false-alarm rate of the test negatives by GC decile.
+    threshold : float
+        Score above which a window is called.
+    """
+
+    resampled: Floats
+    points: Floats
+    deciles: Floats
+    threshold: float
+
+    def save(self, path: Path) -> None:
+        """Write without pickle, in one step."""
+        stream = io.BytesIO()
+        np.savez(
+            stream,
+            resampled=self.resampled,
+            points=self.points,
+            deciles=self.deciles,
+            threshold=self.threshold,
+        )
+        write_atomic(path, stream.getvalue())
+
+    @classmethod
+    def load(cls, path: Path) -> "Measures":
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as stored:
+            return cls(
+                stored["resampled"],
+                stored["points"],
+                stored["deciles"],
+                float(stored["threshold"]),
+            )
+
+
+def part_names(spec: Spec) -> list[str]:
+    """Names along the first axis of `Measures.resampled`."""
+    return [VALIDATION, *spec.split.test]
+
+
+def part_rows(spec: Spec, table: pd.DataFrame) -> list[NDArray[np.int64]]:
+    """Rows of the evaluation table of each part."""
+    validation = (table["part"] == VALIDATION).to_numpy()
+    chrom = table["chrom"].to_numpy()
+    return [
+        np.flatnonzero(validation if name == VALIDATION else ~validation & (chrom == name))
+        for name in part_names(spec)
+    ]
+
+
+def part_blocks(table: pd.DataFrame, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
+    """Block of each row, numbered from 0 without gaps, and the number of blocks."""
+    part = table.iloc[rows]
+    keys = part["chrom"].astype(str) + ":" + part["block"].astype(str)
+    found, number = np.unique(keys.to_numpy(dtype=np.str_), return_inverse=True)
+    return number.astype(np.int64), len(found)
+
+
+def gc_decile_edges(spec: Spec, table: pd.DataFrame) -> Floats:
+    """Nine GC fractions that cut all test negatives into ten equal parts."""
+    test = (table["part"] != VALIDATION) & (table["label"] == 0)
+    return np.quantile(table.loc[test, "gc"].to_numpy(), np.linspace(0.1, 0.9, DECILES - 1))
+
+
+def measure(spec: Spec, table: pd.DataFrame, scores: Floats) -> Measures:
+    """Measure the scores of the evaluation windows.
+
+    Parameters
+    ----------
+    spec
+        The experiment.
+    table
+        Evaluation windows, as `seqnorm.holdout.windows.WindowSet.table`.
+    scores
+        Logits of shape (N,).
+    """
+    resamples = spec.evaluation.resamples
+    edges = gc_decile_edges(spec, table)
+    resampled, points = [], []
+    false_alarms = np.zeros((DECILES, resamples + 1))
+    negatives = np.zeros((DECILES, resamples + 1))
+    thresholds = np.empty(0)
+    for name, rows in zip(part_names(spec), part_rows(spec, table), strict=True):
+        data, weights = _scored(table, scores, rows, name, resamples)
+        if name == VALIDATION:
+            thresholds = metrics.threshold_at(data, weights, spec.evaluation.false_alarm_rate)
+        resampled.append(_resampled(spec, data, weights, thresholds))
+        points.append([metrics.gc_correlation(data), metrics.calibration_error(data)])
+        if name != VALIDATION:
+            stratum = metrics.gc_strata(data.gc, edges)
+            for decile in range(DECILES):
+                here = np.flatnonzero((stratum == decile) & (data.labels == 0))
+                if len(here) == 0:
+                    continue
+                rate = metrics.called_fraction(data, here, weights, thresholds)
+                size = weights @ np.bincount(data.blocks[here], minlength=data.n_blocks)
+                false_alarms[decile] += np.nan_to_num(rate) * size
+                negatives[decile] += size
+    deciles = np.divide(
+        false_alarms, negatives, out=np.full_like(negatives, np.nan), where=negatives > 0
+    )
+    return Measures(np.stack(resampled), np.array(points), deciles, float(thresholds[0]))
+
+
+def _scored(
+    table: pd.DataFrame, scores: Floats, rows: NDArray[np.int64], name: str, resamples: int
+) -> tuple[metrics.Scored, Floats]:
+    blocks, n_blocks = part_blocks(table, rows)
+    part = table.iloc[rows]
+    data = metrics.Scored(
+        scores[rows],
+        part["label"].to_numpy(dtype=np.int64),
+        part["gc"].to_numpy(dtype=np.float64),
+        blocks,
+    )
+    return data, metrics.block_weights(n_blocks, resamples, zlib.crc32(name.encode()))
+
+
+def _resampled(spec: Spec, data: metrics.Scored, weights: Floats, thresholds: Floats) -> Floats:
+    found = {"false_alarm_rate": metrics.called_fraction(data, data.negatives, weights, thresholds)}
+    if len(data.positives) >= spec.split.few_positives:
+        found["auroc"] = metrics.auroc(data, weights)
+        found["auprc"] = metrics.average_precision(data, weights)
+        found["recall"] = metrics.called_fraction(data, data.positives, weights, thresholds)
+        found["gc_auroc"] = metrics.gc_conditional_auroc(data, weights)
+    missing = np.full(len(weights), np.nan)
+    return np.stack([found.get(name, missing) for name in METRICS])

@@ -1,0 +1,230 @@
+"""Plots of the report, drawn from the tables alone, as SVG."""
+
+import io
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from seqnorm.holdout.answer import title
+from seqnorm.holdout.spec import Spec
+from seqnorm.holdout.tables import BASELINE, PRIMARY, Tables
+
+# Okabe & Ito's palette, told apart by colour-blind readers too; the yellow is too pale for lines.
+COLOURS = ("#000000", "#0072b2", "#56b4e9", "#009e73", "#d55e00", "#cc79a7", "#8c6d1f", "#777777")
+MARKERS = "osD^vPX*"
+
+mpl.rcParams["svg.hashsalt"] = "seqnorm"
+
+
+def colour(spec: Spec, norm: str) -> str:
+    """Colour of a norm, the same in every plot; grey for what is no norm."""
+    return COLOURS[spec.norms.index(norm) % 7] if norm in spec.norms else COLOURS[7]
+
+
+def marker(spec: Spec, norm: str) -> str:
+    """Marker of a norm, the same in every plot."""
+    return MARKERS[spec.norms.index(norm) % 7] if norm in spec.norms else MARKERS[7]
+
+
+def svg(figure: Figure) -> str:
+    """Figure as SVG text, the same bytes for the same figure."""
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None})
+    return stream.getvalue()
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.7)
+    axes.set_axisbelow(True)
+
+
+def _legend_below(axes: Axes, columns: int) -> None:
+    axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.16),
+        ncols=columns,
+        frameon=False,
+        fontsize=9,
+        handletextpad=0.4,
+        columnspacing=1.2,
+    )
+
+
+def gc_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> Figure:
+    """False-alarm rate by GC decile of the test negatives, a line a norm."""
+    figure = Figure(figsize=(7.2, 4.6))
+    axes = figure.add_subplot()
+    shown = tables.deciles.query("negatives == @negatives and model in [@model, @BASELINE]")
+    for (_, norm), part in shown.groupby(["model", "norm"], sort=False):
+        name = str(norm)
+        if name == "gc":
+            continue
+        line = part.sort_values("decile")
+        axes.plot(
+            line["gc_median"],
+            100 * line["estimate"],
+            color=colour(spec, name),
+            marker=marker(spec, name),
+            markersize=4.5,
+            linewidth=1.6,
+            linestyle="-" if name in spec.norms else "--",
+            label=title(name),
+        )
+        if name in spec.norms:
+            axes.fill_between(
+                line["gc_median"],
+                100 * line["low"],
+                100 * line["high"],
+                color=colour(spec, name),
+                alpha=0.07,
+                linewidth=0,
+            )
+    aim = 100 * spec.evaluation.false_alarm_rate
+    axes.axhline(aim, color="#999999", linewidth=1, linestyle=":")
+    axes.annotate(
+        f"aim: {aim:g} %",
+        (float(shown["gc_median"].min()), aim),
+        xytext=(0, 4),
+        textcoords="offset points",
+        fontsize=9,
+        color="#666666",
+    )
+    axes.set_xlabel("GC fraction of the window (median of the decile)")
+    axes.set_ylabel("false-alarm rate, %")
+    axes.set_ylim(bottom=0)
+    _plain(axes)
+    _legend_below(axes, 3)
+    return figure
+
+
+def chromosome_plot(spec: Spec, tables: Tables, model: str, negatives: str, metric: str) -> Figure:
+    """One metric per test chromosome in the spec's order, a marker with interval a norm."""
+    rows = tables.summary.query(
+        "negatives == @negatives and model in [@model, @BASELINE] and metric == @metric"
+    )
+    chroms = [chrom for chrom in spec.split.test if (rows["chrom"] == chrom).any()]
+    figure = Figure(figsize=(7.2, 4.2))
+    axes = figure.add_subplot()
+    names = [n for n in dict.fromkeys(rows["norm"]) if n != "gc" or metric == "auroc"]
+    scale = 1.0 if metric == "auroc" else 100.0
+    for place, name in enumerate(names):
+        part = rows[rows["norm"] == name].set_index("chrom").loc[chroms]
+        offset = (place - (len(names) - 1) / 2) * 0.8 / len(names)
+        low = np.maximum(part["estimate"] - part["low"], 0)
+        high = np.maximum(part["high"] - part["estimate"], 0)
+        axes.errorbar(
+            np.arange(len(chroms)) + offset,
+            scale * part["estimate"],
+            yerr=scale * np.vstack([low, high]),
+            color=colour(spec, name),
+            marker=marker(spec, name) if name != "gc" else "_",
+            markersize=5,
+            linestyle="none",
+            elinewidth=1.2,
+            label=title(name),
+        )
+    gc = tables.chromosomes.set_index("chrom")["gc_negatives"]
+    axes.set_xticks(
+        range(len(chroms)), [f"{chrom}\nGC {gc[chrom]:.3f}" for chrom in chroms], fontsize=9
+    )
+    if metric == "false_alarm_rate":
+        axes.axhline(
+            scale * spec.evaluation.false_alarm_rate, color="#999999", linewidth=1, linestyle=":"
+        )
+        axes.set_ylabel("false-alarm rate, %")
+        axes.set_ylim(bottom=0)
+    else:
+        axes.set_ylabel("AUROC")
+    _plain(axes)
+    _legend_below(axes, 3)
+    return figure
+
+
+def difference_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> Figure:
+    """Difference to the reference on the primary chromosomes, with intervals, for two metrics."""
+    rows = tables.differences.query(
+        "model == @model and negatives == @negatives and chrom == @PRIMARY"
+    )
+    norms = [norm for norm in spec.norms if (rows["norm"] == norm).any()]
+    panels: Sequence[tuple[str, str, float]] = (
+        ("false_alarm_rate", "false-alarm rate, points", 100),
+        ("recall", "recall, points", 100),
+        ("auroc", "AUROC", 1),
+    )
+    figure = Figure(figsize=(7.2, 0.42 * len(norms) + 1.2))
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (metric, label, scale) in zip(grid, panels, strict=True):
+        part = rows[rows["metric"] == metric].set_index("norm")
+        for place, norm in enumerate(norms):
+            if norm not in part.index:
+                continue
+            row = part.loc[norm]
+            axes.plot([scale * row["low"], scale * row["high"]], [place] * 2, color=colour(spec, norm))
+            axes.plot(scale * row["estimate"], place, marker(spec, norm), color=colour(spec, norm))
+        axes.axvline(0, color="#999999", linewidth=1)
+        axes.set_xlabel(label, fontsize=9)
+        axes.tick_params(labelsize=9)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.grid(axis="x", color="#dddddd", linewidth=0.7)
+        axes.set_axisbelow(True)
+    grid[0].set_yticks(range(len(norms)), [title(norm) for norm in norms])
+    grid[0].invert_yaxis()
+    figure.tight_layout()
+    return figure
+
+
+def curve_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> Figure:
+    """Learning curves at the chosen rate: validation score by epoch, a thin line a seed."""
+    figure = Figure(figsize=(7.2, 4.2))
+    axes = figure.add_subplot()
+    curves = tables.curves.query("model == @model and negatives == @negatives")
+    for norm in spec.norms:
+        part = curves[curves["norm"] == norm]
+        for number, (_, line) in enumerate(part.groupby("seed")):
+            axes.plot(
+                line["epoch"],
+                line["validation_score"],
+                color=colour(spec, norm),
+                marker=marker(spec, norm),
+                markersize=3,
+                linewidth=1,
+                alpha=0.8,
+                label=title(norm) if number == 0 else None,
+            )
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("average precision on validation")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    _plain(axes)
+    _legend_below(axes, 3)
+    return figure
+
+
+def rate_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> Figure:
+    """Validation score by learning rate: every norm had the same rates to choose from."""
+    figure = Figure(figsize=(7.2, 3.6))
+    axes = figure.add_subplot()
+    rows = tables.tuning.query("model == @model and negatives == @negatives")
+    tuned: pd.Series[int] = rows.groupby(["norm", "seed"])["learning_rate"].transform("nunique")
+    rows = rows[tuned == len(spec.training.learning_rates)]
+    means = rows.groupby(["norm", "learning_rate"])["validation_score"].mean()
+    for norm in spec.norms:
+        line = means.loc[norm].replace(-np.inf, np.nan)
+        axes.plot(
+            line.index,
+            line,
+            color=colour(spec, norm),
+            marker=marker(spec, norm),
+            linewidth=1.2,
+            label=title(norm),
+        )
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("average precision on validation")
+    _plain(axes)
+    _legend_below(axes, 3)
+    return figure

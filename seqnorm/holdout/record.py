@@ -1,0 +1,154 @@
+"""The run folder: one run at a time, what it was made of, and where it stands."""
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import resource
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import seqnorm
+from data_tools.errors import InputError
+from seqnorm.checkpoint import write_atomic
+from seqnorm.holdout.spec import DATA_FILES, Spec, as_toml
+
+LIBRARIES = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "biopython", "safetensors")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the run folder; the operating system lets go of it when the process ends, however.
+
+    Raises
+    ------
+    InputError
+        When another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(
+                f"{folder}: another run is using this folder; wait for it or give another --out"
+            ) from error
+        yield
+
+
+class Record:
+    """``run.json`` and ``spec.toml`` of a run folder."""
+
+    def __init__(self, folder: Path, content: dict[str, Any]) -> None:
+        self.folder = folder
+        self.content = content
+
+    @classmethod
+    def open(cls, folder: Path, spec: Spec, *, resume: bool) -> "Record":
+        """Begin a run, or take one up again.
+
+        Raises
+        ------
+        InputError
+            When the folder holds a run and ``resume`` was not asked for, or when the spec or the
+            data files are not those that the run began with.
+        """
+        path = folder / "run.json"
+        data = {
+            key: _checksum(Path(name))
+            for key in DATA_FILES
+            if (name := getattr(spec.data, key)) is not None
+        }
+        if not path.exists():
+            write_atomic(folder / "spec.toml", as_toml(spec))
+            content = {"name": spec.name, "data_sha256": data, "sessions": [], "status": "new"}
+            return cls(folder, content)
+        if not resume:
+            raise InputError(
+                f"{folder}: holds a run already; add --resume to go on with it, or --out for "
+                "another folder"
+            )
+        try:
+            content = json.loads(path.read_text())
+            before = (folder / "spec.toml").read_text()
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read ({error}); give another --out") from error
+        _refuse_changes(folder, before, as_toml(spec), content["data_sha256"], data)
+        return cls(folder, content)
+
+    def begin(self, workers: int, threads: int) -> None:
+        """Note the start of a session: a run that was resumed has several."""
+        self.content["sessions"].append(
+            {
+                "started": _now(),
+                "workers": workers,
+                "threads_per_worker": threads,
+                "cores": os.cpu_count(),
+                "python": platform.python_version(),
+                "platform": f"{platform.system()} {platform.machine()}",
+                "seqnorm": seqnorm.__version__,
+                "git_revision": _git_revision(),
+                "libraries": {name: metadata.version(name) for name in LIBRARIES},
+            }
+        )
+        self.save("running")
+
+    def save(self, status: str, **more: Any) -> None:
+        """Write ``run.json`` with a new status."""
+        self.content |= more
+        self.content["status"] = status
+        if self.content["sessions"]:
+            own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+            self.content["sessions"][-1] |= {
+                "updated": _now(),
+                "peak_memory_mb_main": own // 1024,
+                "peak_memory_mb_largest_worker": child // 1024,
+            }
+        write_atomic(self.folder / "run.json", json.dumps(self.content, indent=1))
+
+
+def _refuse_changes(
+    folder: Path, before: str, now: str, data_before: dict[str, str], data_now: dict[str, str]
+) -> None:
+    if before != now:
+        old, new = before.splitlines(), now.splitlines()
+        changed = [line for line in new if line not in old] or [x for x in old if x not in new]
+        raise InputError(
+            f"{folder}: this run began with another spec (now: {changed[0] if changed else '?'}); "
+            "resume with the same spec and overrides, or give another --out"
+        )
+    for key, checksum in data_now.items():
+        if data_before.get(key) != checksum:
+            raise InputError(
+                f"{folder}: the file of data.{key} has changed since the run began; "
+                "restore it or give another --out"
+            )
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _git_revision() -> str | None:
+    """Revision of the checkout that the code comes from; None outside of one."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        # The arguments are fixed and no shell is involved.
+        found = subprocess.run(  # noqa: S603
+            [*command, "--abbrev=40", "--exclude=*"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()

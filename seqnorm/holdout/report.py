@@ -1,0 +1,185 @@
+"""The report: one self-contained HTML file, drawn from the tables of a run alone."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from data_tools.errors import InputError
+from seqnorm.checkpoint import write_atomic
+from seqnorm.holdout import plots
+from seqnorm.holdout.answer import compose, percent, title
+from seqnorm.holdout.run import read_tables
+from seqnorm.holdout.spec import Spec, load_spec
+from seqnorm.holdout.tables import BASELINE, PRIMARY, Tables
+
+METRIC_TITLES = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "false_alarm_rate": "False-alarm rate",
+    "recall": "Recall",
+    "gc_auroc": "AUROC at equal GC",
+}
+FEW_BLOCKS = 10
+
+
+def write_report(folder: Path) -> str:
+    """Write ``report.html`` into a run folder.
+
+    Returns
+    -------
+    str
+        The answer in plain words, for the terminal.
+
+    Raises
+    ------
+    InputError
+        When the folder holds no finished run.
+    """
+    try:
+        record = json.loads((folder / "run.json").read_text())
+        spec = load_spec(folder / "spec.toml", files_must_exist=False)
+        tables = read_tables(folder)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(
+            f"{folder}: no finished run here ({Path(str(error.filename)).name} is missing); "
+            "run `seqnorm holdout SPEC.toml` first, with --resume if it was stopped"
+        ) from error
+    answer = compose(spec, tables)
+    environment = Environment(
+        loader=PackageLoader("seqnorm.holdout"), autoescape=True, undefined=StrictUndefined
+    )
+    page = environment.get_template("report.html").render(
+        spec=spec,
+        record=record,
+        session=record["sessions"][-1],
+        answer=answer,
+        chromosomes=tables.chromosomes.to_dict("records"),
+        sections=[
+            _section(spec, tables, model.name, negatives)
+            for model in spec.models
+            for negatives in spec.negatives.kinds
+        ],
+        spec_text=(folder / "spec.toml").read_text(),
+        few_blocks=FEW_BLOCKS,
+        percent=percent,
+        title=title,
+        seconds=sum(session.get("seconds", 0) for session in record["sessions"]),
+    )
+    write_atomic(folder / "report.html", page)
+    return "\n".join([answer.sentence, *(f"- {line}" for line in answer.details)])
+
+
+def _picture(figure: Figure, text: str) -> dict[str, str]:
+    raw = base64.b64encode(plots.svg(figure).encode()).decode()
+    return {"source": f"data:image/svg+xml;base64,{raw}", "text": text}
+
+
+def _section(spec: Spec, tables: Tables, model: str, negatives: str) -> dict[str, Any]:
+    """Tables and plots of one model and kind of training negatives."""
+    drawn = (spec, tables, model, negatives)
+    return {
+        "model": model,
+        "negatives": negatives.replace("_", "-"),
+        "metrics": [
+            {"title": METRIC_TITLES[metric], "percent": metric in ("false_alarm_rate", "recall")}
+            | _pivot(spec, tables, model, negatives, metric)
+            for metric in METRIC_TITLES
+        ],
+        "points": _points(spec, tables, model, negatives),
+        "differences": _differences(spec, tables, model, negatives),
+        "tuning": _tuning(spec, tables, model, negatives),
+        "gc_plot": _picture(
+            plots.gc_plot(*drawn), "False-alarm rate by GC decile, one line for each norm"
+        ),
+        "alarm_plot": _picture(
+            plots.chromosome_plot(*drawn, "false_alarm_rate"),
+            "False-alarm rate of each test chromosome, with intervals",
+        ),
+        "auroc_plot": _picture(
+            plots.chromosome_plot(*drawn, "auroc"), "AUROC of each test chromosome, with intervals"
+        ),
+        "difference_plot": _picture(
+            plots.difference_plot(*drawn), "Difference of each norm to the reference"
+        ),
+        "curve_plot": _picture(plots.curve_plot(*drawn), "Validation score by epoch"),
+        "rate_plot": _picture(plots.rate_plot(*drawn), "Validation score by learning rate"),
+    }
+
+
+def _rows_of(table: pd.DataFrame, model: str, negatives: str) -> pd.DataFrame:
+    return table.query("negatives == @negatives and model in [@model, @BASELINE]")
+
+
+def _pivot(
+    spec: Spec, tables: Tables, model: str, negatives: str, metric: str
+) -> dict[str, Any]:
+    """Norms down, chromosomes across, an estimate with its interval in each cell."""
+    rows = _rows_of(tables.summary, model, negatives).query("metric == @metric")
+    chroms = [
+        chrom
+        for chrom in ["validation", *spec.split.test, PRIMARY]
+        if (rows["chrom"] == chrom).any()
+    ]
+    cells = {(row["norm"], row["chrom"]): row for row in rows.to_dict("records")}
+    names = dict.fromkeys(rows["norm"])
+    return {
+        "chroms": chroms,
+        "rows": [(title(str(n)), [cells.get((n, chrom)) for chrom in chroms]) for n in names],
+    }
+
+
+def _points(spec: Spec, tables: Tables, model: str, negatives: str) -> list[dict[str, Any]]:
+    """Metrics without intervals, as means over the seeds."""
+    rows = _rows_of(tables.trials, model, negatives)
+    means = rows.groupby(["norm", "chrom"], sort=False)[
+        ["gc_correlation", "calibration_error"]
+    ].mean()
+    return [
+        {
+            "norm": title(str(norm)),
+            "gc": [float(means.loc[(norm, chrom), "gc_correlation"]) for chrom in spec.split.test],
+            "ece": [
+                float(means.loc[(norm, chrom), "calibration_error"]) for chrom in spec.split.test
+            ],
+        }
+        for norm in dict.fromkeys(rows["norm"])
+    ]
+
+
+def _differences(spec: Spec, tables: Tables, model: str, negatives: str) -> list[dict[str, Any]]:
+    rows = tables.differences.query(
+        "model == @model and negatives == @negatives and chrom == @PRIMARY"
+    )
+    table = []
+    for norm, part in rows.groupby("norm", sort=False):
+        by_metric = part.set_index("metric")
+        entry: dict[str, Any] = {"norm": title(str(norm))}
+        for metric in ("false_alarm_rate", "recall", "auroc", "auprc", "gc_auroc"):
+            entry[metric] = by_metric.loc[metric].to_dict() if metric in by_metric.index else None
+        table.append(entry)
+    return table
+
+
+def _tuning(spec: Spec, tables: Tables, model: str, negatives: str) -> list[dict[str, Any]]:
+    rows = tables.tuning.query("model == @model and negatives == @negatives")
+    table = []
+    for norm in spec.norms:
+        part = rows[rows["norm"] == norm]
+        kept = part[part["chosen"]]
+        table.append(
+            {
+                "norm": title(norm),
+                "rate": float(kept["learning_rate"].iloc[0]),
+                "tried": sorted({float(rate) for rate in part["learning_rate"]}),
+                "scores": [float(score) for score in kept["validation_score"]],
+                "diverged": int(part["diverged"].sum()),
+            }
+        )
+    return table
+
+

@@ -1,0 +1,81 @@
+"""Names of the norms, as specs and `seqnorm.make_norm` take them. No torch."""
+
+from __future__ import annotations
+
+import difflib
+from typing import NamedTuple
+
+KIND_HELP = {
+    "batch": "BatchNorm: each channel over the batch and the positions",
+    "layer": "LayerNorm over channels: each position over its channels",
+    "layer_seq": "LayerNorm over the sequence: each sequence over channels and positions",
+    "group:8": "GroupNorm: each sequence over its positions and 8 groups of channels (any number)",
+    "instance": "InstanceNorm: each channel of each sequence over its positions",
+    "rms": "RMSNorm over channels: as layer, but divided by the root mean square alone",
+    "none": "no normalization",
+}
+"""What each kind of norm shares its statistics over."""
+
+NORM_KINDS = tuple(KIND_HELP)
+"""One valid example of every kind that `seqnorm.make_norm` builds."""
+
+
+class NormKind(NamedTuple):
+    """A kind of norm, taken apart: ``"group:8"`` is ``("group", 8)``; others have no groups."""
+
+    name: str
+    groups: int | None
+
+
+def parse_norm(kind: str, channels: int | None = None) -> NormKind:
+    """Check the name of a norm without building it.
+
+    Parameters
+    ----------
+    kind : str
+        One of ``"batch"``, ``"layer"`` (each position over its channels), ``"layer_seq"`` (each
+        sequence over channels and positions), ``"group:G"`` (G groups of channels),
+        ``"instance"``, ``"rms"``, ``"none"``.
+    channels : int, optional
+        If given, G must divide it.
+
+    Returns
+    -------
+    NormKind
+
+    Raises
+    ------
+    ValueError
+        In one line: what is wrong, the valid kinds, and a close match if there is one.
+
+    Examples
+    --------
+    >>> parse_norm("group:8", channels=64)
+    NormKind(name='group', groups=8)
+    >>> parse_norm("bacth")
+    Traceback (most recent call last):
+    ...
+    ValueError: unknown norm 'bacth'; did you mean 'batch'? Valid: batch, layer, layer_seq, \
+group:G (e.g. group:8), instance, rms, none
+    """
+    names = [name.partition(":")[0] for name in NORM_KINDS]
+    valid = ", ".join("group:G (e.g. group:8)" if name == "group" else name for name in names)
+    name, colon, number = str(kind).partition(":")
+    if name not in names or (colon and name != "group"):
+        close = difflib.get_close_matches(name.lower(), names, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(f"unknown norm {kind!r}; {hint}Valid: {valid}")
+    if name != "group":
+        return NormKind(name, None)
+    if not (number.isascii() and number.isdigit() and int(number) > 0):
+        raise ValueError(
+            f"norm {kind!r} must name its number of groups, as group:8. Valid: {valid}"
+        )
+    groups = int(number)
+    if channels is not None and channels % groups:
+        divisors = ", ".join(str(g) for g in range(1, channels + 1) if channels % g == 0)
+        raise ValueError(
+            f"norm {kind!r} does not divide {channels} channels; groups can be {divisors}. "
+            f"Valid: {valid}"
+        )
+    return NormKind(name, groups)

@@ -1,0 +1,50 @@
+"""Both strands say the same: average a model's answer over them."""
+
+import torch
+from torch import Tensor, nn
+
+from seqnorm.models.padding import zero_padding
+
+
+def reverse_complement(x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """Reverse complement of one-hot DNA (N, 4, L); padding stays at the end.
+
+    Examples
+    --------
+    >>> x = torch.eye(4)[None, :, :3]  # ACG, one base of padding below
+    >>> reverse_complement(x)[0].argmax(0).tolist()  # CGT
+    [1, 2, 3]
+    >>> reverse_complement(x, torch.tensor([2]))[0, :, :2].argmax(0).tolist()  # AC -> GT
+    [2, 3]
+    """
+    # A, C, G, T stand so that turning the channels round complements them.
+    if lengths is None:
+        return x.flip(1, 2)
+    index = (lengths[:, None] - 1 - torch.arange(x.shape[-1], device=x.device)).clamp(min=0)
+    turned = x.flip(1).gather(2, index[:, None, :].expand(-1, x.shape[1], -1))
+    return zero_padding(turned, lengths)
+
+
+class ReverseComplementAverage(nn.Module):
+    """Mean of a model's logits on both strands.
+
+    In training mode it passes the one strand through that it is given: windows are then shown
+    on a random strand, which costs half as much.
+
+    Parameters
+    ----------
+    model
+        Takes ``(x, lengths=None)``.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Logits of (N, 4, L)."""
+        given: Tensor = self.model(x, lengths)
+        if self.training:
+            return given
+        other: Tensor = self.model(reverse_complement(x, lengths), lengths)
+        return (given + other) / 2

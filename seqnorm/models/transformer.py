@@ -1,0 +1,150 @@
+"""A Transformer for DNA: convolutional stem, rotary positions, scaled-dot-product attention.
+
+References
+----------
+Vaswani et al. (2017), Attention is all you need, arXiv:1706.03762.
+Xiong et al. (2020), pre-normalization, arXiv:2002.04745.
+Su et al. (2021), rotary position embedding, arXiv:2104.09864.
+Henry et al. (2020), query-key normalization, arXiv:2010.04245.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seqnorm.layers import RMSNorm, make_norm
+from seqnorm.models.padding import global_pool, max_pool, valid_positions, zero_padding
+
+
+def rotate(x: Tensor, base: float = 10_000.0) -> Tensor:
+    """Rotary position embedding of (N, heads, L, width), width even.
+
+    Pair ``i`` at position ``p`` is turned by ``p * base ** (-2 i / width)``, so that the product
+    of two rotated vectors depends on their distance alone.
+    """
+    length, width = x.shape[-2:]
+    turns = base ** (-torch.arange(0, width, 2, device=x.device, dtype=torch.float32) / width)
+    angle = torch.arange(length, device=x.device, dtype=torch.float32)[:, None] * turns
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with rotary positions and optional query-key RMS normalization."""
+
+    def __init__(self, width: int, heads: int, qk_norm: bool) -> None:
+        super().__init__()
+        if width % (2 * heads):
+            raise ValueError(f"width {width} must be a multiple of twice the {heads} heads")
+        self.heads = heads
+        self.project = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        head = width // heads
+        self.query_norm = RMSNorm(head, layout="NLC") if qk_norm else None
+        self.key_norm = RMSNorm(head, layout="NLC") if qk_norm else None
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Attend over (N, L, width); ``mask`` (N, L) is True at valid positions."""
+        q, k, v = torch.unflatten(self.project(x), -1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        if self.query_norm is not None and self.key_norm is not None:
+            q = self.query_norm(q.flatten(0, 1)).view_as(q)
+            k = self.key_norm(k.flatten(0, 1)).view_as(k)
+        allowed = None
+        if mask is not None:
+            # Padded queries attend to themselves, so that no row of the softmax is empty.
+            diagonal = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
+            allowed = (mask[:, None, :] | diagonal)[:, None]
+        y = F.scaled_dot_product_attention(rotate(q), rotate(k), v, attn_mask=allowed)
+        merged: Tensor = self.out(y.transpose(1, 2).flatten(2))
+        return merged
+
+
+class Block(nn.Module):
+    """Pre-normalized attention and feed-forward layers, each with a residual connection."""
+
+    def __init__(self, norm: str, width: int, heads: int, dropout: float, qk_norm: bool) -> None:
+        super().__init__()
+        self.attention_norm = make_norm(norm, width, layout="NLC")
+        self.attention = Attention(width, heads, qk_norm)
+        self.feed_norm = make_norm(norm, width, layout="NLC")
+        self.feed = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * width, width)
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, lengths: Tensor | None, mask: Tensor | None) -> Tensor:
+        """Map (N, L, width) to the same shape."""
+        x = x + self.dropout(self.attention(self.attention_norm(x, lengths), mask))
+        mixed: Tensor = x + self.dropout(self.feed(self.feed_norm(x, lengths)))
+        return mixed
+
+
+class Transformer(nn.Module):
+    """Convolutional stem and max-pool, Transformer blocks, a global pool, a linear head.
+
+    Parameters
+    ----------
+    norm
+        Kind of normalization after the stem, before every sub-layer and before the pool; see
+        `seqnorm.make_norm`.
+    width
+        Features a position.
+    depth
+        Number of blocks.
+    heads
+        Attention heads; ``width`` must be a multiple of twice their number.
+    kernel_size
+        Width of the stem in bases. Odd.
+    pool
+        Bases a token.
+    dropout
+        Probability in every sub-layer and before the head.
+    qk_norm
+        Normalize queries and keys (RMS, learnt gain) before their product.
+    outputs
+        Logits a sequence.
+
+    Examples
+    --------
+    >>> model = Transformer(norm="layer", width=16, depth=1, heads=2)
+    >>> model(torch.zeros(2, 4, 100), lengths=torch.tensor([100, 60])).shape
+    torch.Size([2, 1])
+    """
+
+    def __init__(
+        self,
+        norm: str = "layer",
+        width: int = 64,
+        depth: int = 2,
+        heads: int = 4,
+        kernel_size: int = 19,
+        pool: int = 8,
+        dropout: float = 0.1,
+        qk_norm: bool = False,
+        outputs: int = 1,
+    ) -> None:
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f"the kernel size must be odd, not {kernel_size}")
+        self.pool = pool
+        self.stem = nn.Conv1d(4, width, kernel_size, padding=kernel_size // 2)
+        self.stem_norm = make_norm(norm, width)
+        self.blocks = nn.ModuleList(
+            Block(norm, width, heads, dropout, qk_norm) for _ in range(depth)
+        )
+        self.final_norm = make_norm(norm, width, layout="NLC")
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(2 * width, outputs)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Logits (N, outputs) of one-hot sequences (N, 4, L); see `CNN.forward`."""
+        x = F.gelu(self.stem_norm(self.stem(zero_padding(x, lengths)), lengths))
+        x, lengths = max_pool(x, self.pool, lengths)
+        x = x.transpose(1, 2)
+        mask = None if lengths is None else valid_positions(lengths, x.shape[1])
+        for block in self.blocks:
+            x = block(x, lengths, mask)
+        x = self.final_norm(x, lengths).transpose(1, 2)
+        logits: Tensor = self.head(self.dropout(global_pool(x, lengths)))
+        return logits

@@ -1,0 +1,90 @@
+from pathlib import Path
+
+import pytest
+
+from seqnorm.holdout.spec import SpecError, as_toml, load_spec
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+DEMO = EXAMPLES / "human_ctcf.toml"
+
+
+@pytest.mark.parametrize("name", ["human_ctcf.toml", "human_ctcf_full.toml"])
+def test_every_example_is_a_valid_spec(name: str) -> None:
+    spec = load_spec(EXAMPLES / name)
+    assert spec.name == Path(name).stem
+    assert len(spec.training.seeds) >= 3
+
+
+def test_a_spec_written_as_toml_reads_back_as_the_same_spec(tmp_path: Path) -> None:
+    spec = load_spec(DEMO, ["models=[{name='cnn', options={channels=8, pool=2}}]"])
+    (tmp_path / "again.toml").write_text(as_toml(spec))
+    assert load_spec(tmp_path / "again.toml") == spec
+
+
+def test_an_override_replaces_one_key_and_leaves_the_rest() -> None:
+    plain = load_spec(DEMO)
+    spec = load_spec(DEMO, ["training.epochs=3", "norms=['batch']", "name=other"])
+    assert (spec.training.epochs, spec.norms, spec.name) == (3, ("batch",), "other")
+    assert spec.training.seeds == plain.training.seeds
+
+
+def test_files_are_relative_to_the_spec_and_not_to_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Path(load_spec(DEMO).data.genome).is_file()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["training.epoch=3"], "unknown key 'training.epoch'; did you mean 'epochs'?"),
+        (["trainings.epochs=3"], "unknown key 'trainings'; did you mean 'training'?"),
+        (["training.epochs=0"], "key 'training.epochs'"),
+        (["training.epochs='many'"], "key 'training.epochs'"),
+        (["training.epochs=2.5"], "key 'training.epochs'"),
+        (["training.learning_rates=[0.1, -1]"], "key 'training.learning_rates.1'"),
+        (["training.learning_rates=[]"], "key 'training.learning_rates'"),
+        (["training.learning_rates=[inf]"], "key 'training.learning_rates.0'"),
+        (["training.precision=half"], "key 'training.precision'"),
+        (["training.seeds=[1, 1]"], "key 'training.seeds' names something twice"),
+        (["training.tuning_seeds=9"], "key 'training.tuning_seeds'"),
+        (["norms=['bacth']"], "did you mean 'batch'"),
+        (["norms=['group:7']"], "group"),
+        (["norms=[]"], "key 'norms'"),
+        (["negatives.kinds=['shuffled']"], "key 'negatives.kinds.0'"),
+        (["split.test=['chr21']"], "chromosome 'chr21' is in both train and test"),
+        (["split.validation=['chr22']"], "chromosome 'chr22' is in both validation and test"),
+        (["split.primary=['chrX']"], "primary chromosome 'chrX' must be one of the test"),
+        (["split.validation_offset=5"], "split.validation_offset"),
+        (["models=[{name='rnn'}]"], "model 'rnn' does not exist; choose one of cnn, transformer"),
+        (["models=[{name='cnn', options={depth=3}}]"], "depth"),
+        (["models=[{name='cnn', options={kernel_size=4}}]"], "must be odd"),
+        (["data.genome=nowhere.fa"], "key 'data.genome': no such file"),
+        (["name='../escape'"], "key 'name'"),
+        (["training"], "not of the form key=value"),
+        (["name.x=1"], "'name' is not a table"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_in_one_line(overrides: list[str], said: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        load_spec(DEMO, overrides)
+    message = str(caught.value)
+    assert said in message
+    assert "\n" not in message
+    assert "human_ctcf.toml" in message or "override" in message
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    text = DEMO.read_text().replace("[data]", "[old_data]")
+    (tmp_path / "spec.toml").write_text(text)
+    with pytest.raises(SpecError, match="old_data|'data' is missing"):
+        load_spec(tmp_path / "spec.toml")
+
+
+def test_a_file_that_is_not_toml_is_refused_with_the_place(tmp_path: Path) -> None:
+    (tmp_path / "spec.toml").write_text("name = = 3")
+    with pytest.raises(SpecError, match=r"not a TOML file: .*line 1"):
+        load_spec(tmp_path / "spec.toml")
+    with pytest.raises(SpecError, match="no such spec"):
+        load_spec(tmp_path / "nothing.toml")
