@@ -1,14 +1,18 @@
 """Genomic data in, exact labelled windows out. No torch.
 
-Names are loaded when they are first used, so that ``data-tools --help`` need not load pandas.
+What needs pandas or Biopython is loaded when it is first used, so that ``data-tools --help``
+need not load them.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+# At once, and not when first used: `encode` is a module and a function in it, and whoever loads
+# the module later would make `data_tools.encode` the module.
+from data_tools.encode import decode, encode, gc_fraction, one_hot, reverse_complement
+from data_tools.errors import InputError
+
 if TYPE_CHECKING:
-    from data_tools.encode import decode, encode, gc_fraction, one_hot, reverse_complement
-    from data_tools.errors import InputError
     from data_tools.genome import Genome
     from data_tools.intervals import read_intervals
     from data_tools.motifs import Motif, best_match, read_motif
@@ -18,19 +22,13 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Genome": "genome",
-    "InputError": "errors",
     "Motif": "motifs",
     "background_windows": "negatives",
     "best_match": "motifs",
     "block_split": "splits",
     "chromosome_folds": "splits",
-    "decode": "encode",
-    "encode": "encode",
-    "gc_fraction": "encode",
-    "one_hot": "encode",
     "read_intervals": "intervals",
     "read_motif": "motifs",
-    "reverse_complement": "encode",
     "summit_windows": "windows",
     "whole_chromosomes": "splits",
     "window_codes": "windows",

@@ -1,11 +1,14 @@
 """The ``data-tools`` command, and how this distribution's commands treat a user's mistake."""
 
+import contextlib
 import functools
+import io
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
@@ -16,15 +19,13 @@ if TYPE_CHECKING:
 
     from data_tools.genome import Genome
 
-app = tyro.extras.SubcommandApp()
-
 DESCRIPTION = """Genomic files in, exact labelled windows out.
 
 Examples:
   data-tools check genome.fa.gz
   data-tools check peaks.narrowPeak --genome genome.fa.gz
   data-tools gc genome.fa.gz
-  data-tools windows genome.fa.gz peaks.narrowPeak --width 1000 --background gc_matched --out windows.csv
+  data-tools windows genome.fa.gz peaks.bed --width 1000 --background gc_matched --out windows.csv
 """
 
 FASTA_SUFFIXES = (".fa", ".fasta", ".fna")
@@ -38,6 +39,8 @@ def guarded(program: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
         def guard() -> None:
             try:
                 main()
+                # Here, where a closed pipe is caught, and not when Python ends.
+                sys.stdout.flush()
             except InputError as error:
                 sys.stderr.write(f"{program}: error: {error}\n")
                 raise SystemExit(2) from None
@@ -53,7 +56,58 @@ def guarded(program: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
     return wrap
 
 
-@app.command
+def parsed(app: tyro.extras.SubcommandApp, program: str, description: str) -> Any:
+    """Read the command line and give what the chosen command returned.
+
+    Raises
+    ------
+    InputError
+        With tyro's complaint about the command line, its box folded into one line.
+    """
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return app.cli(prog=program, description=description)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+    raise InputError(f"{_unboxed(complaint.getvalue())}; see {program} --help")
+
+
+def deferred(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+    """Give the command with its arguments bound, to be called once the command line is read."""
+
+    @functools.wraps(command)
+    def bind(*args: Any, **kwargs: Any) -> Callable[[], None]:
+        return functools.partial(command, *args, **kwargs)
+
+    return bind
+
+
+def _unboxed(box: str) -> str:
+    r"""Fold a box of tyro into one line, without its title and what it says about help.
+
+    Examples
+    --------
+    >>> _unboxed("╭─ Missing ─╮\n│ No value. │\n│ ───────── │\n│ For full helptext │\n╰───╯")
+    'No value'
+    """
+    plain = re.sub("\x1b\\[[0-9;]*m", "", box)
+    lines = [line.strip(" │╭╮╰╯") for line in plain.splitlines()]
+    sections = [""]
+    for line in lines[1:]:
+        if set(line) <= {"─", "-"}:
+            sections.append("")
+        else:
+            sections[-1] += f" {line}"
+    told = [
+        section.strip().rstrip(".")
+        for section in sections
+        if section and not section.startswith((" Argument helptext", " For full helptext"))
+    ]
+    return "; ".join(told) or "the command line cannot be understood"
+
+
 def windows(
     genome: tyro.conf.Positional[Path],
     peaks: tyro.conf.Positional[Path],
@@ -98,7 +152,9 @@ def windows(
         used = table[table["chrom"].isin(names)]
         positives = summit_windows(used, source.lengths, width, on_edge="drop")
         if positives.empty:
-            raise InputError(f"{peaks}: no peak on {', '.join(names)}; choose other chromosomes")
+            remedy = "choose other chromosomes" if used.empty else f"choose less than {width}"
+            room = "" if used.empty else " with room for a window"
+            raise InputError(f"{peaks}: no peak{room} on {', '.join(names)}; {remedy}")
         forbidden = [used] if exclude is None else [used, read_intervals(exclude, source)]
         drawn = background_windows(
             source,
@@ -121,7 +177,6 @@ def windows(
     )
 
 
-@app.command
 def gc(genome: tyro.conf.Positional[Path], out: Path | None = None) -> None:
     """Length, GC fraction and ambiguous bases of every chromosome, as CSV.
 
@@ -140,7 +195,6 @@ def gc(genome: tyro.conf.Positional[Path], out: Path | None = None) -> None:
     _write(pd.DataFrame(rows), out)
 
 
-@app.command
 def check(file: tyro.conf.Positional[Path], genome: Path | None = None) -> None:
     """Read a FASTA, BED or narrowPeak file from end to end and say what is wrong with it.
 
@@ -153,7 +207,7 @@ def check(file: tyro.conf.Positional[Path], genome: Path | None = None) -> None:
     from data_tools.genome import Genome
     from data_tools.intervals import read_intervals
 
-    if Path(file.name.removesuffix(".gz")).suffix in FASTA_SUFFIXES:
+    if Path(file.name.lower().removesuffix(".gz")).suffix in FASTA_SUFFIXES:
         with Genome(file) as source:
             # The cached index vouches for the layout alone, so every base is read again.
             bases = sum(int(_composition(source, name)["length"]) for name in source.lengths)
@@ -190,20 +244,31 @@ def _write(table: "pd.DataFrame", out: Path | None) -> None:
     if out is None:
         sys.stdout.write(text)
         return
+    if out.is_dir():
+        raise InputError(f"{out}: cannot be written (it is a folder); give the name of a file")
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        temporary.write_text(text)
+        with temporary.open("w") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
         temporary.replace(out)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise InputError(f"{out}: cannot be written ({error.strerror})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _note(line: str) -> None:
     sys.stderr.write(line + "\n")
 
 
+app = tyro.extras.SubcommandApp()
+for _command in (windows, gc, check):
+    app.command(deferred(_command))
+
+
 @guarded("data-tools")
 def main() -> None:
     """Entry point."""
-    app.cli(prog="data-tools", description=DESCRIPTION)
+    parsed(app, "data-tools", DESCRIPTION)()

@@ -7,13 +7,15 @@ Rauluseviciute et al. (2024), JASPAR 2024. Nucleic Acids Research 52, D174-D182.
 """
 
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 from Bio import motifs as bio_motifs
 from numpy.typing import NDArray
 
-from data_tools.errors import InputError
+from data_tools.encode import as_codes
+from data_tools.errors import InputError, MissingFileError
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,24 @@ class Motif:
         numpy.ndarray
             Shape (4, K), in bits.
 
+        Raises
+        ------
+        InputError
+            Where a count of 0 stays 0, which has no logarithm.
+
         Examples
         --------
         >>> Motif("x", np.array([[8.0], [0.0], [0.0], [0.0]])).log_odds(1.0).ravel().round(2)
         array([ 1.58, -1.58, -1.58, -1.58], dtype=float32)
         """
         frequency = self.counts + pseudocount
-        return np.log2(4 * frequency / frequency.sum(0)).astype(np.float32)
+        if not (np.isfinite(frequency) & (frequency > 0)).all():
+            raise InputError(
+                f"motif {self.name}: pseudocount {pseudocount} leaves a frequency without a "
+                "logarithm; give one above 0"
+            )
+        bits: NDArray[np.float64] = np.log2(4 * frequency / frequency.sum(0))
+        return bits.astype(np.float32)
 
 
 def read_motif(path: str | Path) -> Motif:
@@ -60,21 +73,56 @@ def read_motif(path: str | Path) -> Motif:
     Raises
     ------
     InputError
-        When the file is missing, is no JASPAR file, or holds none or several matrices.
+        When the file is missing, is no JASPAR file, holds none or several matrices, or a matrix
+        with a count that is negative or no number, or with a column without a count.
     """
     path = Path(path)
+    text = _one_matrix(path)
     try:
-        with path.open() as handle:
-            found = bio_motifs.parse(handle, "jaspar")
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; give the path of a JASPAR matrix") from error
-    except (ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
+        matrix = bio_motifs.parse(StringIO(text), "jaspar")[0]  # type: ignore[no-untyped-call]
+        counts = np.array([matrix.counts[base] for base in "ACGT"], dtype=np.float64)
+    except Exception as error:  # Biopython raises bare Exceptions, too.
         raise InputError(f"{path}: not a JASPAR matrix ({error})") from error
-    if len(found) != 1:
-        raise InputError(f"{path}: holds {len(found)} matrices; give a file with exactly one")
-    matrix = found[0]
-    counts = np.array([matrix.counts[base] for base in "ACGT"], dtype=np.float64)
+    _check_counts(path, counts)
     return Motif(f"{matrix.matrix_id} {matrix.name}", counts)
+
+
+def _one_matrix(path: Path) -> str:
+    """Text of a file that has the lines of one matrix; Biopython drops what is over."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise MissingFileError(f"{path}: no such file; give the path of a JASPAR matrix") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a JASPAR matrix ({error})") from error
+    lines = [line for line in text.splitlines() if line.strip()]
+    headers = sum(line.startswith(">") for line in lines)
+    if headers != 1:
+        raise InputError(f"{path}: holds {headers} matrices; give a file with exactly one")
+    if len(lines) != 5:
+        raise InputError(
+            f"{path}: not a JASPAR matrix ({len(lines)} lines; a matrix has a line with '>' and "
+            "one line each for A, C, G, T)"
+        )
+    return text
+
+
+def _check_counts(path: Path, counts: NDArray[np.float64]) -> None:
+    if counts.shape[1] == 0:
+        raise InputError(f"{path}: the matrix has no column; check that the file is whole")
+    wrong = ~(np.isfinite(counts) & (counts >= 0))
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise InputError(
+            f"{path}: count {counts[row, column]:g} of {'ACGT'[row]} in column {column + 1}; "
+            "give counts, which are 0 or more"
+        )
+    if (empty := counts.sum(axis=0) == 0).any():
+        raise InputError(
+            f"{path}: column {int(empty.argmax()) + 1} has no count; remove it or fill it"
+        )
 
 
 def best_match(codes: NDArray[np.uint8], log_odds: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -83,22 +131,32 @@ def best_match(codes: NDArray[np.uint8], log_odds: NDArray[np.float32]) -> NDArr
     Parameters
     ----------
     codes
-        Base codes of shape (N, L); an ambiguous base (4) scores as the worst base of its column.
+        Base codes of shape (N, L) or (L,); an ambiguous base (4) scores as the worst base of its
+        column.
     log_odds
-        Matrix of shape (4, K), K <= L.
+        Matrix of shape (4, K), 1 <= K <= L.
 
     Returns
     -------
     numpy.ndarray
         Shape (N,), in bits.
 
+    Raises
+    ------
+    InputError
+        For other shapes, a window shorter than the motif, or codes outside 0 to 4.
+
     Examples
     --------
     >>> weights = np.array([[1, -1], [-1, 1], [-1, -1], [-1, -1]], dtype=np.float32)
-    >>> best_match(np.array([[2, 0, 1, 3], [2, 2, 3, 3]], dtype=np.uint8), weights)
-    array([2., 0.], dtype=float32)
+    >>> best_match(np.array([[2, 0, 1, 3], [2, 2, 3, 3], [2, 2, 2, 0]], dtype=np.uint8), weights)
+    array([2., 2., 0.], dtype=float32)
     """
-    codes = np.atleast_2d(codes)
+    codes = np.atleast_2d(as_codes(codes))
+    if codes.ndim != 2:
+        raise InputError(f"codes have shape (N, L), got {codes.shape}")
+    if log_odds.ndim != 2 or log_odds.shape[0] != 4 or log_odds.shape[1] == 0:
+        raise InputError(f"log-odds have shape (4, K) with K >= 1, got {log_odds.shape}")
     width = log_odds.shape[1]
     if codes.shape[1] < width:
         raise InputError(

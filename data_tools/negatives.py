@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from data_tools.encode import AMBIGUOUS
 from data_tools.errors import InputError
 from data_tools.genome import Genome
 from data_tools.windows import window_gc
@@ -21,6 +22,15 @@ IntArray = NDArray[np.int64]
 
 GC_CALIPER = 0.02
 """Largest difference in GC fraction within a matched pair."""
+
+_CANDIDATES = 40
+"""Places looked at for each GC-matched window, unless there are fewer."""
+
+_LEAST_CANDIDATES = 10_000
+"""Places looked at in a chromosome, also where few windows are asked for."""
+
+_SPAN = 1 << 24
+"""Bases read at a time."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +42,11 @@ class Drawn:
     windows : pandas.DataFrame
         ``chrom``, ``start``, ``end``, sorted by region.
     wanted : int
-        Number asked for; fewer are returned where the regions have no more room.
+        Number asked for; fewer are returned where no further window fits.
     unmatched : numpy.ndarray
-        Rows of ``positives`` (positions, not labels) that got fewer partners than asked for;
-        only ``gc_matched`` and ``flank`` have any.
+        Rows of ``positives`` (positions, not labels) for which fewer partners were found than
+        asked for, and which therefore got none: a part of them would have to be dropped with
+        the positive. Only ``gc_matched`` and ``flank`` have any.
     """
 
     windows: pd.DataFrame
@@ -71,8 +82,9 @@ def background_windows(
     kind
         ``"random"``: uniform over all allowed starts of all regions. ``"gc_matched"``: for each
         positive, ``count`` windows of the same chromosome whose GC fraction differs by at most
-        0.02. ``"flank"``: for each positive, up to ``count`` windows nearest to it, taken from
-        both sides in turn.
+        0.02, the nearest in GC among 40 places a window and at least 10,000 places.
+        ``"flank"``: for each positive, the ``count`` windows nearest to it, whole widths away,
+        left and right in turn, at most ``4 * count`` widths off.
     count
         ``"random"``: windows in all. ``"gc_matched"`` and ``"flank"``: windows a positive.
     width
@@ -88,14 +100,10 @@ def background_windows(
     Raises
     ------
     InputError
-        For an unknown kind, a count below 1, or regions without any room.
+        For an unknown kind, a count or width below 1, a margin or seed below 0, or regions
+        without any room.
     """
-    if kind not in get_args(Background):
-        raise InputError(
-            f"background '{kind}' does not exist; choose one of {', '.join(get_args(Background))}"
-        )
-    if count < 1:
-        raise InputError(f"the number of background windows must be at least 1, not {count}")
+    _check_arguments(kind, count, width, margin, seed)
     tables = [positives] if forbidden is None else [positives, forbidden]
     taken = pd.concat([table[["chrom", "start", "end"]] for table in tables])
     allowed = _allowed_starts(genome, taken, regions, width, margin)
@@ -111,6 +119,20 @@ def background_windows(
     return _flank(positives, allowed, count, width)
 
 
+def _check_arguments(kind: str, count: int, width: int, margin: int, seed: int) -> None:
+    if kind not in get_args(Background):
+        raise InputError(
+            f"background '{kind}' does not exist; choose one of {', '.join(get_args(Background))}"
+        )
+    if count < 1:
+        raise InputError(f"the number of background windows must be at least 1, not {count}")
+    if width < 1:
+        raise InputError(f"a window must be at least 1 base wide, not {width}")
+    for name, value in (("margin", margin), ("seed", seed)):
+        if value < 0:
+            raise InputError(f"the {name} must be 0 or more, not {value}")
+
+
 # --- where a window may start --------------------------------------------------------------
 
 
@@ -124,16 +146,25 @@ def _allowed_starts(
         blocked = taken.loc[taken["chrom"] == chrom, ["start", "end"]].to_numpy(dtype=np.int64)
         pieces = []
         for low, high in part[["start", "end"]].to_numpy(dtype=np.int64):
-            ambiguous = low + _runs(genome.codes(chrom, int(low), int(high)) == 4)
-            walls = np.vstack([blocked, ambiguous])
+            walls = np.vstack([blocked, _ambiguous(genome, chrom, int(low), int(high))])
             # A window [s, s + width) widened by the margin touches [a, b) iff
             # a - width - margin < s < b + margin.
             walls = walls + np.array([1 - width - margin, margin])
             pieces.append(_gaps(walls, int(low) + margin, int(high) - width - margin + 1))
-        found = np.vstack(pieces)
+        # Regions may come in any order or overlap; a start that two of them allow counts once.
+        found = _without(np.vstack(pieces), np.empty((0, 2), dtype=np.int64))
         if len(found):
             allowed[chrom] = found
     return allowed
+
+
+def _ambiguous(genome: Genome, chrom: str, low: int, high: int) -> IntArray:
+    """Half-open runs of ambiguous bases in [low, high), cut where a span of reading ends."""
+    runs = [
+        start + _runs(genome.codes(chrom, start, min(start + _SPAN, high)) == AMBIGUOUS)
+        for start in range(low, max(high, low + 1), _SPAN)
+    ]
+    return np.vstack(runs)
 
 
 def _runs(flag: NDArray[np.bool_]) -> IntArray:
@@ -153,13 +184,20 @@ def _gaps(walls: IntArray, low: int, high: int) -> IntArray:
     return gaps[gaps[:, 0] < gaps[:, 1]]
 
 
+def _without(gaps: IntArray, walls: IntArray) -> IntArray:
+    """What the half-open walls leave of the gaps, sorted and merged."""
+    end = int(gaps[:, 1].max(initial=0))
+    return _gaps(np.vstack([_gaps(gaps, 0, end), walls]), 0, end)
+
+
 def _draw_starts(gaps: IntArray, count: int, rng: np.random.Generator) -> IntArray:
     """Starts drawn uniformly, with replacement, from half-open intervals."""
     sizes = gaps[:, 1] - gaps[:, 0]
     ends = np.cumsum(sizes)
     ticket = rng.integers(0, int(ends[-1]), size=count)
     piece = np.searchsorted(ends, ticket, side="right")
-    return gaps[piece, 0] + ticket - (ends[piece] - sizes[piece])
+    starts: IntArray = gaps[piece, 0] + ticket - (ends[piece] - sizes[piece])
+    return starts
 
 
 class _Occupied:
@@ -179,6 +217,10 @@ class _Occupied:
         self.bins[chrom, home] = start
         return True
 
+    def release(self, chrom: str, starts: list[int]) -> None:
+        for start in starts:
+            del self.bins[chrom, start // self.width]
+
 
 # --- the three kinds -----------------------------------------------------------------------
 
@@ -191,23 +233,44 @@ def _table(rows: list[tuple[str, int]], width: int) -> pd.DataFrame:
 def _random(
     allowed: dict[str, IntArray], count: int, width: int, rng: np.random.Generator
 ) -> Drawn:
-    chroms = list(allowed)
-    room = np.array([(gaps[:, 1] - gaps[:, 0]).sum() for gaps in allowed.values()], dtype=float)
     occupied = _Occupied(width)
     rows: list[tuple[str, int]] = []
-    # 60 tickets a window fill regions up to the density at which random packing jams.
-    for _ in range(20):
-        pick = rng.choice(len(chroms), size=3 * count, p=room / room.sum())
-        starts = np.empty(3 * count, dtype=np.int64)
-        for number, chrom in enumerate(chroms):
-            mine = pick == number
-            starts[mine] = _draw_starts(allowed[chrom], int(mine.sum()), rng)
-        for number, start in zip(pick.tolist(), starts.tolist(), strict=True):
-            if len(rows) < count and occupied.take(chroms[number], start):
-                rows.append((chroms[number], start))
-        if len(rows) == count:
-            break
+    # Each round takes a window at least, and the next looks only at what is left.
+    while allowed and len(rows) < count:
+        for chrom, start in _tickets(allowed, 3 * (count - len(rows)), rng):
+            if len(rows) < count and occupied.take(chrom, start):
+                rows.append((chrom, start))
+        if len(rows) < count:
+            allowed = _left_over(allowed, rows, width)
     return Drawn(_table(sorted(rows), width), count, np.empty(0, dtype=np.int64))
+
+
+def _tickets(
+    allowed: dict[str, IntArray], count: int, rng: np.random.Generator
+) -> list[tuple[str, int]]:
+    """Places drawn uniformly from all chromosomes, with replacement, no more than there are."""
+    chroms = list(allowed)
+    room = np.array([(gaps[:, 1] - gaps[:, 0]).sum() for gaps in allowed.values()])
+    count = min(count, int(room.sum()))
+    pick = rng.choice(len(chroms), size=count, p=room / room.sum())
+    starts = np.empty(count, dtype=np.int64)
+    for number, chrom in enumerate(chroms):
+        mine = pick == number
+        starts[mine] = _draw_starts(allowed[chrom], int(mine.sum()), rng)
+    return [(chroms[i], start) for i, start in zip(pick.tolist(), starts.tolist(), strict=True)]
+
+
+def _left_over(
+    allowed: dict[str, IntArray], rows: list[tuple[str, int]], width: int
+) -> dict[str, IntArray]:
+    """Allowed starts whose window overlaps none of the windows taken so far."""
+    left: dict[str, IntArray] = {}
+    for chrom, gaps in allowed.items():
+        taken = np.array([start for name, start in rows if name == chrom], dtype=np.int64)
+        found = _without(gaps, np.column_stack([taken - width + 1, taken + width]))
+        if len(found):
+            left[chrom] = found
+    return left
 
 
 def _gc_matched(
@@ -229,11 +292,11 @@ def _gc_matched(
             short.extend(members.tolist())
             continue
         rng = np.random.default_rng([seed, 1, zlib.crc32(chrom.encode())])
-        pool = _table(
-            [(chrom, int(s)) for s in _draw_starts(allowed[chrom], 40 * count * len(members), rng)],
-            width,
-        )
-        pool = pool.assign(gc=window_gc(genome, pool)).sort_values(["gc", "start"])
+        looked_at = max(_CANDIDATES * count * len(members), _LEAST_CANDIDATES)
+        places = _candidates(allowed[chrom], looked_at, rng)
+        pool = pd.DataFrame({"chrom": chrom, "start": places, "end": places + width})
+        # Of equal GC in the order of the draw: in that of the start, all would crowd at one end.
+        pool = pool.assign(gc=window_gc(genome, pool)).sort_values("gc", kind="stable")
         gc, starts = pool["gc"].to_numpy(), pool["start"].to_numpy()
         free = np.ones(len(pool), dtype=np.bool_)
         for member in rng.permutation(members).tolist():
@@ -246,6 +309,13 @@ def _gc_matched(
     )
 
 
+def _candidates(gaps: IntArray, count: int, rng: np.random.Generator) -> IntArray:
+    """Places in random order: every one where there are few, else a draw."""
+    if (gaps[:, 1] - gaps[:, 0]).sum() > count:
+        return _draw_starts(gaps, count, rng)
+    return rng.permutation(np.concatenate([np.arange(low, high) for low, high in gaps]))
+
+
 def _nearest(
     gc: NDArray[np.float64],
     starts: IntArray,
@@ -255,7 +325,7 @@ def _nearest(
     occupied: _Occupied,
     chrom: str,
 ) -> list[int]:
-    """Take up to ``count`` free candidates within the caliper, nearest in GC first."""
+    """Take ``count`` free candidates within the caliper, nearest in GC first, or none."""
     tolerance = GC_CALIPER + 1e-9
     low, high = np.searchsorted(gc, [target - tolerance, target + tolerance])
     near = low + np.flatnonzero(free[low:high])
@@ -268,12 +338,14 @@ def _nearest(
         free[candidate] = False
         if occupied.take(chrom, int(starts[candidate])):
             found.append(int(starts[candidate]))
+    if len(found) < count:
+        free[near] = True
+        occupied.release(chrom, found)
+        return []
     return found
 
 
-def _flank(
-    positives: pd.DataFrame, allowed: dict[str, IntArray], count: int, width: int
-) -> Drawn:
+def _flank(positives: pd.DataFrame, allowed: dict[str, IntArray], count: int, width: int) -> Drawn:
     occupied = _Occupied(width)
     rows: list[tuple[str, int]] = []
     short: list[int] = []
@@ -281,15 +353,17 @@ def _flank(
         zip(positives["chrom"], positives["start"].tolist(), strict=True)
     ):
         gaps = allowed.get(chrom, np.empty((0, 2), dtype=np.int64))
-        found = 0
+        found: list[int] = []
         for step in range(1, 4 * count + 1):
-            for side in (-1, 1):
-                candidate = start + side * step * width
-                if found < count and _holds(gaps, candidate) and occupied.take(chrom, candidate):
-                    rows.append((chrom, candidate))
-                    found += 1
-        if found < count:
+            for candidate in (start - step * width, start + step * width):
+                room = len(found) < count and _holds(gaps, candidate)
+                if room and occupied.take(chrom, candidate):
+                    found.append(candidate)
+        if len(found) < count:
+            occupied.release(chrom, found)
             short.append(member)
+        else:
+            rows.extend((chrom, place) for place in found)
     return Drawn(
         _table(sorted(rows), width), count * len(positives), np.array(short, dtype=np.int64)
     )

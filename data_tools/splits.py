@@ -5,11 +5,10 @@ the regions, so that none can straddle the border between training and validatio
 """
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 
 import pandas as pd
 
-from data_tools.errors import InputError
+from data_tools.errors import InputError, unknown_chromosome
 
 
 def _regions(rows: list[tuple[str, int, int]]) -> pd.DataFrame:
@@ -25,17 +24,21 @@ def check_chromosomes(chroms: Sequence[str], lengths: Mapping[str, int]) -> None
     --------
     >>> check_chromosomes(["chr2"], {"chr21": 10, "chr22": 10})
     Traceback (most recent call last):
-    data_tools.errors.InputError: chromosome 'chr2' is not in the genome; did you mean 'chr22'? \
-The genome has: chr21, chr22
+    data_tools.errors.InputError: genome: unknown chromosome 'chr2', did you mean 'chr22'? It \
+has 'chr21', 'chr22'
     """
     for chrom in chroms:
         if chrom not in lengths:
-            near = get_close_matches(chrom, list(lengths), n=1)
-            hint = f"did you mean '{near[0]}'? " if near else ""
-            names = ", ".join(list(lengths)[:8]) + (", …" if len(lengths) > 8 else "")
-            raise InputError(
-                f"chromosome '{chrom}' is not in the genome; {hint}The genome has: {names}"
-            )
+            raise InputError(f"genome: {unknown_chromosome(chrom, lengths)}")
+
+
+def _check_once(chroms: Sequence[str], lengths: Mapping[str, int]) -> None:
+    check_chromosomes(chroms, lengths)
+    seen: set[str] = set()
+    for chrom in chroms:
+        if chrom in seen:
+            raise InputError(f"chromosome '{chrom}' is given twice; name each chromosome once")
+        seen.add(chrom)
 
 
 def check_disjoint(**parts: Sequence[str]) -> None:
@@ -61,12 +64,17 @@ chromosome must not be learnt from: remove it from one of them
 def whole_chromosomes(chroms: Sequence[str], lengths: Mapping[str, int]) -> pd.DataFrame:
     """Regions that cover the chromosomes from end to end.
 
+    Raises
+    ------
+    InputError
+        For a chromosome that is unknown or given twice.
+
     Examples
     --------
     >>> whole_chromosomes(["b"], {"a": 5, "b": 7}).to_numpy().tolist()
     [['b', 0, 7]]
     """
-    check_chromosomes(chroms, lengths)
+    _check_once(chroms, lengths)
     return _regions([(chrom, 0, lengths[chrom]) for chrom in chroms])
 
 
@@ -102,7 +110,8 @@ def block_split(
     Raises
     ------
     InputError
-        For an unknown chromosome or an impossible ``every``, ``offset`` or ``block``.
+        For a chromosome that is unknown or given twice, or an impossible ``every``, ``offset`` or
+        ``block``.
 
     Examples
     --------
@@ -110,7 +119,7 @@ def block_split(
     >>> aside.to_numpy().tolist()
     [['a', 10, 20]]
     """
-    check_chromosomes(chroms, lengths)
+    _check_once(chroms, lengths)
     if every < 2 or not 0 <= offset < every or block < 1:
         raise InputError(
             f"cannot set aside blocks with every={every}, offset={offset}, block={block}: "
@@ -145,7 +154,8 @@ def chromosome_folds(lengths: Mapping[str, int], k: int) -> list[list[str]]:
     folds: list[list[str]] = [[] for _ in range(k)]
     totals = [0] * k
     for chrom in sorted(lengths, key=lambda name: (-lengths[name], name)):
-        shortest = totals.index(min(totals))
+        # Of equally short folds the emptiest, so that none stays empty where lengths are 0.
+        shortest = min(range(k), key=lambda fold: (totals[fold], len(folds[fold])))
         folds[shortest].append(chrom)
         totals[shortest] += lengths[chrom]
     return folds

@@ -1,7 +1,7 @@
 """Windows of equal width: around summits, inside regions, and as base codes."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,9 @@ from data_tools.genome import Genome
 from data_tools.splits import check_chromosomes
 
 Edge = Literal["error", "drop"]
+
+_BYTES = 1 << 28
+"""Most bases to hold at a time where a whole table is read."""
 
 
 def summits(peaks: pd.DataFrame) -> NDArray[np.int64]:
@@ -63,7 +66,7 @@ def summit_windows(
     RangeError
         With ``on_edge="error"``, for the first window that leaves its chromosome.
     InputError
-        For an unknown chromosome or a width below 1.
+        For an unknown chromosome, a width below 1 or an unknown ``on_edge``.
 
     Examples
     --------
@@ -73,6 +76,10 @@ def summit_windows(
     """
     if width < 1:
         raise InputError(f"a window must be at least 1 base wide, not {width}")
+    if on_edge not in get_args(Edge):
+        raise InputError(
+            f"on_edge '{on_edge}' does not exist; choose one of {', '.join(get_args(Edge))}"
+        )
     check_chromosomes(list(dict.fromkeys(peaks["chrom"])), lengths)
     start = summits(peaks) - width // 2
     table = pd.DataFrame({"chrom": peaks["chrom"].to_numpy(), "start": start, "end": start + width})
@@ -91,8 +98,6 @@ def summit_windows(
 def inside(windows: pd.DataFrame, regions: pd.DataFrame, margin: int = 0) -> NDArray[np.bool_]:
     """Which windows, widened by ``margin`` bases on both sides, lie wholly in one region.
 
-    The regions must not overlap one another.
-
     Examples
     --------
     >>> windows = pd.DataFrame({"chrom": "a", "start": [0, 8], "end": [4, 12]})
@@ -102,14 +107,15 @@ def inside(windows: pd.DataFrame, regions: pd.DataFrame, margin: int = 0) -> NDA
     """
     result = np.zeros(len(windows), dtype=np.bool_)
     by_chrom = {str(chrom): part.sort_values("start") for chrom, part in regions.groupby("chrom")}
-    for chrom, part in windows.groupby("chrom"):
+    low = windows["start"].to_numpy() - margin
+    high = windows["end"].to_numpy() + margin
+    for chrom, rows in windows.groupby("chrom").indices.items():
         if (home := by_chrom.get(str(chrom))) is None:
             continue
-        low = part["start"].to_numpy() - margin
-        high = part["end"].to_numpy() + margin
-        at = np.searchsorted(home["start"].to_numpy(), low, side="right") - 1
-        fits = (at >= 0) & (high <= home["end"].to_numpy()[np.maximum(at, 0)])
-        result[windows.index.get_indexer(part.index)] = fits
+        at = np.searchsorted(home["start"].to_numpy(), low[rows], side="right") - 1
+        # Of the regions that start in time, one holds the window iff the farthest-reaching does.
+        reach = np.maximum.accumulate(home["end"].to_numpy())
+        result[rows] = (at >= 0) & (high[rows] <= reach[np.maximum(at, 0)])
     return result
 
 
@@ -136,15 +142,15 @@ def window_codes(genome: Genome, windows: pd.DataFrame, margin: int = 0) -> NDAr
     return genome.windows(windows["chrom"].to_numpy(), starts, int(width[0]) + 2 * margin)
 
 
-def window_gc(
-    genome: Genome, windows: pd.DataFrame, *, rows: int = 20_000
-) -> NDArray[np.float64]:
+def window_gc(genome: Genome, windows: pd.DataFrame, *, rows: int = 20_000) -> NDArray[np.float64]:
     """GC fraction of each window over its unambiguous bases; NaN where it has none.
 
-    Reads ``rows`` windows at a time, so that memory stays bounded.
+    Reads ``rows`` windows at a time, fewer where they are wide, so that memory stays bounded.
     """
+    widest = int((windows["end"] - windows["start"]).max()) if len(windows) else 1
+    step = max(1, min(rows, _BYTES // max(1, widest)))
     parts = [
-        gc_fraction(window_codes(genome, windows.iloc[first : first + rows]))
-        for first in range(0, len(windows), rows)
+        gc_fraction(window_codes(genome, windows.iloc[first : first + step]))
+        for first in range(0, len(windows), step)
     ]
     return np.concatenate(parts).astype(np.float64) if parts else np.empty(0)

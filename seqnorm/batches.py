@@ -22,16 +22,23 @@ def one_hot(codes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     Tensor
         Shape (N, 4, L); an ambiguous base is a column of zeros.
 
+    Raises
+    ------
+    ValueError
+        For codes that are not two-dimensional.
+
     Examples
     --------
     >>> one_hot(torch.tensor([[0, 3, 4]], dtype=torch.uint8))[0].T.tolist()
     [[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0]]
     """
+    if codes.ndim != 2:
+        raise ValueError(f"codes must have shape (N, L), got {tuple(codes.shape)}")
     bases = torch.arange(4, dtype=codes.dtype, device=codes.device)
     return (codes[:, None, :] == bases[None, :, None]).to(dtype)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LabelledWindows:
     """Windows of equal width with binary labels.
 
@@ -43,6 +50,11 @@ class LabelledWindows:
         float32 of shape (N,), 0 or 1.
     margin : int
         Bases on both sides of a window that are kept for jitter.
+
+    Raises
+    ------
+    ValueError
+        For a wrong shape or type, or a margin that leaves no window.
     """
 
     codes: Tensor
@@ -50,9 +62,24 @@ class LabelledWindows:
     margin: int = 0
 
     def __post_init__(self) -> None:
+        if self.codes.ndim != 2 or self.codes.dtype != torch.uint8:
+            raise ValueError(
+                "codes must be uint8 of shape (N, width + 2 * margin), got "
+                f"{self.codes.dtype} of shape {tuple(self.codes.shape)}"
+            )
+        if self.labels.ndim != 1 or self.labels.dtype != torch.float32:
+            raise ValueError(
+                f"labels must be float32 of shape (N,), got {self.labels.dtype} of shape "
+                f"{tuple(self.labels.shape)}; pass labels.float().flatten()"
+            )
         if len(self.codes) != len(self.labels):
             raise ValueError(
                 f"{len(self.codes)} windows but {len(self.labels)} labels; give one label each"
+            )
+        if self.margin < 0 or self.width < 1:
+            raise ValueError(
+                f"codes of {self.codes.shape[1]} bases hold no window with a margin of "
+                f"{self.margin} on both sides"
             )
 
     def __len__(self) -> int:
@@ -68,9 +95,10 @@ class LabelledWindows:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of one training epoch: shuffled, jittered, on a random strand.
 
-        Order, shift and strand of a window depend on (seed, epoch, its index) alone, so that
-        two models trained with one seed see the same batches. The last, smaller batch is kept
-        unless it holds a single window, from which no batch statistic can be taken.
+        Order, shift and strand of a window depend on seed, epoch, its index and the number of
+        windows alone, so that two models trained with one seed see the same batches. The last,
+        smaller batch is kept unless it holds a single window, whose batch statistics would be
+        those of one sequence.
 
         Yields
         ------
@@ -78,7 +106,13 @@ class LabelledWindows:
             Shape (n, 4, width).
         labels : Tensor
             Shape (n,).
+
+        Raises
+        ------
+        ValueError
+            For a batch size below 1.
         """
+        _check_batch_size(batch_size)
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         order = torch.randperm(len(self), generator=generator)
         shift = torch.randint(0, 2 * self.margin + 1, (len(self),), generator=generator)
@@ -86,7 +120,7 @@ class LabelledWindows:
         positions = torch.arange(self.width)
         for first in range(0, len(self), batch_size):
             index = order[first : first + batch_size]
-            if len(index) == 1 and len(self) > 1:
+            if len(index) == 1 < batch_size and len(self) > 1:
                 return
             codes = self.codes[index].gather(1, shift[index, None] + positions)
             x = one_hot(codes.to(device))
@@ -99,7 +133,13 @@ class LabelledWindows:
         self, batch_size: int, device: torch.device | str = "cpu"
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches in the order of the table, unshifted, on the given strand."""
+        _check_batch_size(batch_size)
         centre = slice(self.margin, self.margin + self.width)
         for first in range(0, len(self), batch_size):
             part = slice(first, first + batch_size)
             yield one_hot(self.codes[part, centre].to(device)), self.labels[part].to(device)
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"the batch size must be at least 1, not {batch_size}")

@@ -8,10 +8,11 @@ checkpoint exists. Only then is the old one removed.
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -34,19 +35,15 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     'all or nothing'
     """
     raw = content.encode() if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with temporary.open("xb") as stream:
             stream.write(raw)
             stream.flush()
             os.fsync(stream.fileno())
-        # mkstemp makes private files; results are as readable as any other file of the user's.
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
 
@@ -72,16 +69,31 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, A
         Anything JSON can hold.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    raw = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    raw = save({name: _alone(tensor) for name, tensor in tensors.items()})
     digest = hashlib.sha256(raw).hexdigest()
     name = f"tensors-{digest[:16]}.safetensors"
-    write_atomic(folder / name, raw)
-    write_atomic(
-        folder / STATE, json.dumps({"tensors": name, "sha256": digest, "state": state}, indent=1)
-    )
-    for old in folder.glob("tensors-*.safetensors"):
-        if old.name != name:
-            old.unlink(missing_ok=True)
+    entry = json.dumps({"tensors": name, "sha256": digest, "state": state}, indent=1)
+    try:
+        write_atomic(folder / name, raw)
+        write_atomic(folder / STATE, entry)
+    except BaseException:
+        if name not in _text(folder / STATE):
+            (folder / name).unlink(missing_ok=True)
+        raise
+    for pattern in ("tensors-*.safetensors", ".tensors-*", f".{STATE}.*"):
+        # The dotted ones are what a kill in the middle of an earlier write has left.
+        for old in folder.glob(pattern):
+            if old.name != name:
+                old.unlink(missing_ok=True)
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """Copy of a tensor that shares memory with no other, as safetensors asks of tied weights."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace") if path.exists() else ""
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -99,11 +111,14 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | 
         entry = json.loads(path.read_text())
         name, digest, state = entry["tensors"], entry["sha256"], entry["state"]
         raw = (folder / Path(name).name).read_bytes()
+        intact = hashlib.sha256(raw).hexdigest() == digest
+        if not isinstance(state, dict):
+            raise TypeError(f"its state is no table but {state!r}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path}: damaged checkpoint ({error}); remove {folder} to start this part again"
         ) from error
-    if hashlib.sha256(raw).hexdigest() != digest:
+    if not intact:
         raise CheckpointError(
             f"{folder / name}: content differs from its checksum; remove {folder} to start "
             "this part again"

@@ -1,10 +1,9 @@
 """The ``seqnorm`` command."""
 
 import os
+import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 
@@ -16,7 +15,7 @@ DESCRIPTION = """Normalization layers for biological sequence models, and the ex
 
 Examples:
   seqnorm holdout examples/human_ctcf.toml
-  seqnorm holdout examples/human_ctcf.toml --out runs/quick --override training.epochs=2 norms='["batch","layer"]'
+  seqnorm holdout examples/human_ctcf.toml --override training.epochs=2 norms='["batch","layer"]'
   seqnorm report runs/human_ctcf
   seqnorm norms
 """
@@ -27,7 +26,7 @@ def holdout(
     spec: tyro.conf.Positional[Path],
     out: Path | None = None,
     resume: bool = False,
-    override: tuple[str, ...] = (),
+    override: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = (),
     workers: int | None = None,
 ) -> None:
     """Train on some chromosomes, test on others, compare the norms, write tables and a report.
@@ -45,7 +44,8 @@ def holdout(
     """
     from seqnorm.holdout.spec import load_spec
 
-    loaded = load_spec(spec, override)
+    overrides = [item for group in override for item in group]
+    loaded = load_spec(spec, overrides)
     from seqnorm.holdout.report import write_report
     from seqnorm.holdout.run import run
 
@@ -55,9 +55,9 @@ def holdout(
     try:
         run(loaded, folder, resume=resume, workers=count, say=_say)
     except KeyboardInterrupt:
-        again = f"seqnorm holdout {spec} --out {folder} --resume"
-        if override:
-            again += " --override " + " ".join(f"'{item}'" for item in override)
+        again = shlex.join(["seqnorm", "holdout", str(spec), "--out", str(folder), "--resume"])
+        if overrides:
+            again += " --override " + shlex.join(overrides)
         _say(f"\nstopped; nothing is lost. Go on with:\n  {again}")
         raise SystemExit(130) from None
     summary = write_report(folder)

@@ -7,7 +7,7 @@ seed and the epoch, so a run that was stopped goes on with the bits of one that 
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqnorm.batches import LabelledWindows
-from seqnorm.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from seqnorm.resume import Run, copy_state, fingerprint, restore, store
 
 Precision = Literal["float32", "bfloat16", "float16"]
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Score = Callable[[NDArray[np.float32], NDArray[np.float32]], float]
 
 
@@ -51,6 +52,11 @@ class TrainingConfig:
         ``"auto"`` takes CUDA where there is one.
     seed : int
         Of order, jitter, strand and dropout.
+
+    Raises
+    ------
+    ValueError
+        For a value that cannot be; names it.
     """
 
     learning_rate: float = 3e-3
@@ -64,10 +70,35 @@ class TrainingConfig:
     device: str = "auto"
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        count = "a whole number of at least 1"
+        for name, right, rule in (
+            ("learning_rate", 0 < self.learning_rate < math.inf, "positive and finite"),
+            ("epochs", _whole(self.epochs) and self.epochs >= 1, count),
+            ("batch_size", _whole(self.batch_size) and self.batch_size >= 1, count),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, "0 or more, and finite"),
+            ("warmup", 0 <= self.warmup <= 1, "a fraction of the steps, between 0 and 1"),
+            ("patience", _whole(self.patience) and self.patience >= 1, count),
+            ("clip", self.clip > 0, "positive; inf clips nothing"),
+            ("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
+            # Times a million, and an epoch added, it still has to fit into 64 bits.
+            ("seed", _whole(self.seed) and 0 <= self.seed < 2**43, "a whole number below 2**43"),
+        ):
+            if not right:
+                raise ValueError(f"{name} must be {rule}, got {getattr(self, name)!r}")
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
 
 @dataclass
 class History:
-    """What happened, an entry an epoch, and which epoch's weights were kept."""
+    """What happened, an entry an epoch, and which epoch's weights were kept.
+
+    ``best_epoch`` is -1, and the weights are those from before training, where no epoch had a
+    score above minus infinity.
+    """
 
     epochs: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = -1
@@ -82,13 +113,19 @@ def resolve_device(name: str) -> torch.device:
     Raises
     ------
     ValueError
-        For CUDA on a machine that has none.
+        For a name that is no device, or a CUDA device that this machine does not have.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device '{name}' asked for, but no CUDA device is at hand; use 'cpu'")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"'{name}' is no device; use 'auto', 'cpu' or 'cuda'") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device '{name}' asked for, but this machine has {torch.cuda.device_count()} CUDA "
+            "devices; use 'auto' or 'cpu'"
+        )
     return device
 
 
@@ -130,7 +167,8 @@ def train_epoch(
 ) -> float:
     """Train for one epoch of the schedule and return the mean loss.
 
-    A non-finite loss ends the epoch early and is returned as it is.
+    The mean is over the windows that were shown. A non-finite loss ends the epoch early and is
+    returned as it is.
     """
     device = next(model.parameters()).device
     steps = math.ceil(len(data) / config.batch_size)
@@ -145,13 +183,13 @@ def train_epoch(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             with autocast(device, config.precision):
-                logits = model(x)
-            loss = F.binary_cross_entropy_with_logits(logits.float().squeeze(-1), y)
+                logits = _one_each(model(x), len(x))
+            loss = F.binary_cross_entropy_with_logits(logits, y)
             value = loss.item()
             if not math.isfinite(value):
                 return value
             optimizer.zero_grad(set_to_none=True)
-            scaler.scale(loss).backward()
+            torch.autograd.backward(scaler.scale(loss))
             scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(model.parameters(), config.clip)
             scaler.step(optimizer)
@@ -160,11 +198,29 @@ def train_epoch(
     return total / max(1, seen)
 
 
-def autocast(device: torch.device, precision: Precision) -> Any:
-    """Autocast context for a precision; none for float32."""
+def _one_each(logits: Tensor, windows: int) -> Tensor:
+    """Logits (N,) or (N, 1) as float32 (N,)."""
+    if logits.shape not in ((windows,), (windows, 1)):
+        raise ValueError(
+            f"the model gave {tuple(logits.shape)} for {windows} windows; training needs one logit "
+            "a window, shape (N,) or (N, 1)"
+        )
+    return logits.float().reshape(windows)
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
+    """Autocast context for a precision; none for float32.
+
+    Raises
+    ------
+    ValueError
+        For an unknown precision.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if precision == "float32":
         return nullcontext()
-    return torch.autocast(device.type, dtype=getattr(torch, precision))
+    return torch.autocast(device.type, dtype=PRECISIONS[precision])
 
 
 @torch.no_grad()
@@ -187,7 +243,7 @@ def predict(
     parts: list[Tensor] = []
     for x, _ in data.in_order(batch_size, device):
         with autocast(device, precision):
-            parts.append(model(x).float().squeeze(-1).cpu())
+            parts.append(_one_each(model(x), len(x)).cpu())
     return torch.cat(parts).numpy() if parts else np.empty(0, dtype=np.float32)
 
 
@@ -227,109 +283,82 @@ def fit(
     Returns
     -------
     History
-        Stops early, with ``diverged`` set, when the loss is no longer finite.
+        Stops early, with ``diverged`` set, when the loss or a validation logit is not finite.
 
     Raises
     ------
     CheckpointError
-        When the checkpoint was written with another configuration.
+        When the checkpoint is damaged, or of other settings, another model or other windows.
+    ValueError
+        When there is no window to train or to validate on, the model does not give one logit a
+        window, or the score is not a number.
     """
+    for name, windows in (("training", train), ("validation", validation)):
+        if len(windows) == 0:
+            raise ValueError(f"there are no {name} windows; give at least one")
     device = resolve_device(config.device)
     model.to(device)
-    optimizer = make_optimizer(model, config)
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
-    history, best = History(), _copy_state(model)
-    if checkpoint is not None and (found := load_checkpoint(checkpoint)) is not None:
-        history, best = _restore(found, model, optimizer, scaler, config, checkpoint)
-    labels = validation.labels.numpy()
+    run = Run(model, make_optimizer(model, config), scaler)
+    history, best = History(), copy_state(model)
+    settings: dict[str, Any] = {}
+    if checkpoint is not None:
+        settings = asdict(config) | fingerprint(model, train, validation)
+        if (found := restore(checkpoint, run, settings)) is not None:
+            best, history = found[0], _read_history(found[1])
     while not history.finished:
         epoch = len(history.epochs)
-        loss = train_epoch(model, train, optimizer, scaler, config, epoch)
-        history.diverged = not math.isfinite(loss)
-        value = -math.inf
-        if not history.diverged:
-            logits = predict(model, validation, precision=config.precision)
-            value = score(labels, logits)
-            entry = {
-                "train_loss": loss,
-                "validation_loss": -negative_loss(labels, logits),
-                "validation_score": value,
-            }
+        loss = train_epoch(model, train, run.optimizer, scaler, config, epoch)
+        entry = _validate(model, validation, config, score, loss)
+        history.diverged = entry is None
+        if entry is not None:
             history.epochs.append(entry)
-            if value > history.best_score:
-                history.best_score, history.best_epoch = value, epoch
-                best = _copy_state(model)
+            if entry["validation_score"] > history.best_score:
+                history.best_score, history.best_epoch = entry["validation_score"], epoch
+                best = copy_state(model)
         history.finished = (
             history.diverged
             or epoch + 1 >= config.epochs
             or epoch - history.best_epoch >= config.patience
         )
         if checkpoint is not None:
-            _store(checkpoint, model, optimizer, scaler, config, history, best)
+            store(checkpoint, run, best, _as_json(history), settings)
         # After the checkpoint, so that a caller may stop the run from here and lose nothing.
-        if on_epoch is not None and not history.diverged:
-            on_epoch(epoch, history.epochs[-1])
+        if on_epoch is not None and entry is not None:
+            on_epoch(epoch, entry)
     model.load_state_dict(best)
+    model.eval()
     return history
 
 
-# --- checkpoints ---------------------------------------------------------------------------
-
-
-def _copy_state(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-
-def _store(
-    folder: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    config: TrainingConfig,
-    history: History,
-    best: dict[str, Tensor],
-) -> None:
-    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
-    for index, slots in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{index}/{slot}": value for slot, value in slots.items()}
-    state = {
-        "config": asdict(config),
-        # JSON has no infinity: no epoch kept yet is written as null.
-        "history": asdict(history)
-        | {"best_score": history.best_score if history.best_epoch >= 0 else None},
-        "scaler": scaler.state_dict(),
-    }
-    save_checkpoint(folder, tensors, state)
-
-
-def _restore(
-    found: tuple[dict[str, Tensor], dict[str, Any]],
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    config: TrainingConfig,
-    folder: Path,
-) -> tuple[History, dict[str, Tensor]]:
-    tensors, state = found
-    if state["config"] != asdict(config):
-        changed = [k for k, v in asdict(config).items() if state["config"].get(k) != v]
-        raise CheckpointError(
-            f"{folder}: this checkpoint was written with other settings ({', '.join(changed)}); "
-            "use another folder or the same settings"
+def _validate(
+    model: nn.Module, windows: LabelledWindows, config: TrainingConfig, score: Score, loss: float
+) -> dict[str, float] | None:
+    """Entry of an epoch in the history; None when the run has diverged."""
+    if not math.isfinite(loss):
+        return None
+    logits = predict(model, windows, precision=config.precision)
+    if not np.isfinite(logits).all():
+        return None
+    labels = windows.labels.cpu().numpy()
+    value = float(score(labels, logits))
+    if math.isnan(value):
+        raise ValueError(
+            "the validation score is not a number; do the validation windows hold both classes?"
         )
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
-    for name, tensor in tensors.items():
-        part, rest = name.split("/", 1)
-        parts[part][rest] = tensor
-    model.load_state_dict(parts["model"])
-    slots: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in parts["optimizer"].items():
-        index, slot = name.split("/")
-        slots.setdefault(int(index), {})[slot] = tensor
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": slots})
-    scaler.load_state_dict(state["scaler"])
-    fields = state["history"]
-    if fields["best_score"] is None:
-        fields["best_score"] = -math.inf
-    return History(**fields), parts["best"]
+    return {
+        "train_loss": loss,
+        "validation_loss": -negative_loss(labels, logits),
+        "validation_score": value,
+    }
+
+
+def _as_json(history: History) -> dict[str, Any]:
+    # JSON has no infinity: no epoch kept yet is written as null.
+    kept = history.best_epoch >= 0
+    return asdict(history) | {"best_score": history.best_score if kept else None}
+
+
+def _read_history(fields: dict[str, Any]) -> History:
+    score = fields["best_score"]
+    return History(**fields | {"best_score": -math.inf if score is None else score})

@@ -101,7 +101,9 @@ def part_blocks(table: pd.DataFrame, rows: NDArray[np.int64]) -> tuple[NDArray[n
 def gc_decile_edges(spec: Spec, table: pd.DataFrame) -> Floats:
     """Nine GC fractions that cut all test negatives into ten equal parts."""
     test = (table["part"] != VALIDATION) & (table["label"] == 0)
-    return np.quantile(table.loc[test, "gc"].to_numpy(), np.linspace(0.1, 0.9, DECILES - 1))
+    inner = np.linspace(0, 1, DECILES + 1)[1:-1]
+    edges: Floats = np.quantile(table.loc[test, "gc"].to_numpy(dtype=np.float64), inner)
+    return edges
 
 
 def measure(spec: Spec, table: pd.DataFrame, scores: Floats) -> Measures:

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from seqnorm.holdout.answer import title
 from seqnorm.holdout.spec import Spec
-from seqnorm.holdout.tables import BASELINE, PRIMARY, Tables
+from seqnorm.holdout.tables import BASELINE, PRIMARY, Tables, only, reference_norm
 
 # Okabe & Ito's palette, told apart by colour-blind readers too; the yellow is too pale for lines.
 COLOURS = ("#000000", "#0072b2", "#56b4e9", "#009e73", "#d55e00", "#cc79a7", "#8c6d1f", "#777777")
@@ -56,10 +57,13 @@ def _legend_below(axes: Axes, columns: int) -> None:
 
 
 def gc_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> Figure:
-    """False-alarm rate by GC decile of the test negatives, a line a norm."""
+    """False-alarm rate by GC decile of the test negatives, a line a norm.
+
+    Only the reference has its interval drawn: seven bands on one another hide all seven.
+    """
     figure = Figure(figsize=(7.2, 4.6))
     axes = figure.add_subplot()
-    shown = tables.deciles.query("negatives == @negatives and model in [@model, @BASELINE]")
+    shown = only(tables.deciles, negatives=negatives, model=[model, BASELINE])
     for (_, norm), part in shown.groupby(["model", "norm"], sort=False):
         name = str(norm)
         if name == "gc":
@@ -75,13 +79,13 @@ def gc_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> Figure:
             linestyle="-" if name in spec.norms else "--",
             label=title(name),
         )
-        if name in spec.norms:
+        if name == reference_norm(spec):
             axes.fill_between(
                 line["gc_median"],
                 100 * line["low"],
                 100 * line["high"],
                 color=colour(spec, name),
-                alpha=0.07,
+                alpha=0.12,
                 linewidth=0,
             )
     aim = 100 * spec.evaluation.false_alarm_rate
@@ -96,7 +100,7 @@ def gc_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> Figure:
     )
     axes.set_xlabel("GC fraction of the window (median of the decile)")
     axes.set_ylabel("false-alarm rate, %")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 150 * float(shown.loc[shown["norm"] != "gc", "estimate"].max()))
     _plain(axes)
     _legend_below(axes, 3)
     return figure
@@ -104,9 +108,7 @@ def gc_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> Figure:
 
 def chromosome_plot(spec: Spec, tables: Tables, model: str, negatives: str, metric: str) -> Figure:
     """One metric per test chromosome in the spec's order, a marker with interval a norm."""
-    rows = tables.summary.query(
-        "negatives == @negatives and model in [@model, @BASELINE] and metric == @metric"
-    )
+    rows = only(tables.summary, negatives=negatives, model=[model, BASELINE], metric=metric)
     chroms = [chrom for chrom in spec.split.test if (rows["chrom"] == chrom).any()]
     figure = Figure(figsize=(7.2, 4.2))
     axes = figure.add_subplot()
@@ -147,9 +149,7 @@ def chromosome_plot(spec: Spec, tables: Tables, model: str, negatives: str, metr
 
 def difference_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> Figure:
     """Difference to the reference on the primary chromosomes, with intervals, for two metrics."""
-    rows = tables.differences.query(
-        "model == @model and negatives == @negatives and chrom == @PRIMARY"
-    )
+    rows = only(tables.differences, model=model, negatives=negatives, chrom=PRIMARY)
     norms = [norm for norm in spec.norms if (rows["norm"] == norm).any()]
     panels: Sequence[tuple[str, str, float]] = (
         ("false_alarm_rate", "false-alarm rate, points", 100),
@@ -164,11 +164,14 @@ def difference_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> F
             if norm not in part.index:
                 continue
             row = part.loc[norm]
-            axes.plot([scale * row["low"], scale * row["high"]], [place] * 2, color=colour(spec, norm))
+            axes.plot(
+                [scale * row["low"], scale * row["high"]], [place] * 2, color=colour(spec, norm)
+            )
             axes.plot(scale * row["estimate"], place, marker(spec, norm), color=colour(spec, norm))
         axes.axvline(0, color="#999999", linewidth=1)
         axes.set_xlabel(label, fontsize=9)
         axes.tick_params(labelsize=9)
+        axes.tick_params(axis="y", length=0)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.grid(axis="x", color="#dddddd", linewidth=0.7)
         axes.set_axisbelow(True)
@@ -182,7 +185,7 @@ def curve_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> Figure
     """Learning curves at the chosen rate: validation score by epoch, a thin line a seed."""
     figure = Figure(figsize=(7.2, 4.2))
     axes = figure.add_subplot()
-    curves = tables.curves.query("model == @model and negatives == @negatives")
+    curves = only(tables.curves, model=model, negatives=negatives)
     for norm in spec.norms:
         part = curves[curves["norm"] == norm]
         for number, (_, line) in enumerate(part.groupby("seed")):
@@ -198,7 +201,7 @@ def curve_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> Figure
             )
     axes.set_xlabel("epoch")
     axes.set_ylabel("average precision on validation")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _plain(axes)
     _legend_below(axes, 3)
     return figure
@@ -208,7 +211,7 @@ def rate_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> Figure:
     """Validation score by learning rate: every norm had the same rates to choose from."""
     figure = Figure(figsize=(7.2, 3.6))
     axes = figure.add_subplot()
-    rows = tables.tuning.query("model == @model and negatives == @negatives")
+    rows = only(tables.tuning, model=model, negatives=negatives)
     tuned: pd.Series[int] = rows.groupby(["norm", "seed"])["learning_rate"].transform("nunique")
     rows = rows[tuned == len(spec.training.learning_rates)]
     means = rows.groupby(["norm", "learning_rate"])["validation_score"].mean()

@@ -99,6 +99,20 @@ class Record:
         )
         self.save("running")
 
+    def check_windows(self, digest: str) -> None:
+        """Note the checksum of the windows, or compare it with that of the earlier session.
+
+        Raises
+        ------
+        InputError
+            When this version of the program draws other windows than the run began with.
+        """
+        if self.content.setdefault("windows_sha256", digest) != digest:
+            raise InputError(
+                f"{self.folder}: the windows drawn now are not those that this run began with "
+                "(another version of seqnorm?); give another --out"
+            )
+
     def save(self, status: str, **more: Any) -> None:
         """Write ``run.json`` with a new status."""
         self.content |= more

@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 from data_tools.errors import InputError
 from seqnorm.checkpoint import write_atomic
 from seqnorm.holdout import plots
-from seqnorm.holdout.answer import compose, percent, title
+from seqnorm.holdout.answer import compose, percent, signed, title
 from seqnorm.holdout.run import read_tables
 from seqnorm.holdout.spec import Spec, load_spec
-from seqnorm.holdout.tables import BASELINE, PRIMARY, Tables
+from seqnorm.holdout.summary import summarize
+from seqnorm.holdout.tables import BASELINE, PRIMARY, Tables, estimates, only, reference_norm
 
 METRIC_TITLES = {
     "auroc": "AUROC",
@@ -28,7 +29,7 @@ FEW_BLOCKS = 10
 
 
 def write_report(folder: Path) -> str:
-    """Write ``report.html`` into a run folder.
+    """Write ``report.html`` and ``summary.md`` into a run folder.
 
     Returns
     -------
@@ -42,7 +43,7 @@ def write_report(folder: Path) -> str:
     """
     try:
         record = json.loads((folder / "run.json").read_text())
-        spec = load_spec(folder / "spec.toml", files_must_exist=False)
+        spec = load_spec(folder / "spec.toml", runnable=False)
         tables = read_tables(folder)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(
@@ -50,6 +51,7 @@ def write_report(folder: Path) -> str:
             "run `seqnorm holdout SPEC.toml` first, with --resume if it was stopped"
         ) from error
     answer = compose(spec, tables)
+    seconds = sum(session.get("seconds", 0) for session in record["sessions"])
     environment = Environment(
         loader=PackageLoader("seqnorm.holdout"), autoescape=True, undefined=StrictUndefined
     )
@@ -67,10 +69,14 @@ def write_report(folder: Path) -> str:
         spec_text=(folder / "spec.toml").read_text(),
         few_blocks=FEW_BLOCKS,
         percent=percent,
+        signed=signed,
         title=title,
-        seconds=sum(session.get("seconds", 0) for session in record["sessions"]),
+        reference=reference_norm(spec),
+        seconds=seconds,
     )
     write_atomic(folder / "report.html", page)
+    workers = record["sessions"][-1]["workers"]
+    write_atomic(folder / "summary.md", summarize(spec, tables, answer, seconds, workers))
     return "\n".join([answer.sentence, *(f"- {line}" for line in answer.details)])
 
 
@@ -112,24 +118,25 @@ def _section(spec: Spec, tables: Tables, model: str, negatives: str) -> dict[str
 
 
 def _rows_of(table: pd.DataFrame, model: str, negatives: str) -> pd.DataFrame:
-    return table.query("negatives == @negatives and model in [@model, @BASELINE]")
+    return only(table, negatives=negatives, model=[model, BASELINE])
 
 
-def _pivot(
-    spec: Spec, tables: Tables, model: str, negatives: str, metric: str
-) -> dict[str, Any]:
+def _pivot(spec: Spec, tables: Tables, model: str, negatives: str, metric: str) -> dict[str, Any]:
     """Norms down, chromosomes across, an estimate with its interval in each cell."""
-    rows = _rows_of(tables.summary, model, negatives).query("metric == @metric")
+    rows = only(_rows_of(tables.summary, model, negatives), metric=metric)
     chroms = [
         chrom
         for chrom in ["validation", *spec.split.test, PRIMARY]
         if (rows["chrom"] == chrom).any()
     ]
-    cells = {(row["norm"], row["chrom"]): row for row in rows.to_dict("records")}
-    names = dict.fromkeys(rows["norm"])
+    cells = estimates(rows, "norm", "chrom")
+    names = dict.fromkeys(norm for norm, _ in cells)
+    prevalence = tables.chromosomes.set_index("chrom")["prevalence"]
+    prevalence[PRIMARY] = prevalence[list(spec.split.primary)].mean()
     return {
         "chroms": chroms,
-        "rows": [(title(str(n)), [cells.get((n, chrom)) for chrom in chroms]) for n in names],
+        "prevalence": [prevalence[chrom] for chrom in chroms] if metric == "auprc" else None,
+        "rows": [(title(n), [cells.get((n, chrom)) for chrom in chroms]) for n in names],
     }
 
 
@@ -152,21 +159,16 @@ def _points(spec: Spec, tables: Tables, model: str, negatives: str) -> list[dict
 
 
 def _differences(spec: Spec, tables: Tables, model: str, negatives: str) -> list[dict[str, Any]]:
-    rows = tables.differences.query(
-        "model == @model and negatives == @negatives and chrom == @PRIMARY"
-    )
-    table = []
-    for norm, part in rows.groupby("norm", sort=False):
-        by_metric = part.set_index("metric")
-        entry: dict[str, Any] = {"norm": title(str(norm))}
-        for metric in ("false_alarm_rate", "recall", "auroc", "auprc", "gc_auroc"):
-            entry[metric] = by_metric.loc[metric].to_dict() if metric in by_metric.index else None
-        table.append(entry)
-    return table
+    rows = only(tables.differences, model=model, negatives=negatives, chrom=PRIMARY)
+    found = estimates(rows, "norm", "metric")
+    return [
+        {"norm": title(norm)} | {metric: found.get((norm, metric)) for metric in METRIC_TITLES}
+        for norm in dict.fromkeys(norm for norm, _ in found)
+    ]
 
 
 def _tuning(spec: Spec, tables: Tables, model: str, negatives: str) -> list[dict[str, Any]]:
-    rows = tables.tuning.query("model == @model and negatives == @negatives")
+    rows = only(tables.tuning, model=model, negatives=negatives)
     table = []
     for norm in spec.norms:
         part = rows[rows["norm"] == norm]
@@ -181,5 +183,3 @@ def _tuning(spec: Spec, tables: Tables, model: str, negatives: str) -> list[dict
             }
         )
     return table
-
-

@@ -1,5 +1,6 @@
 """Run the experiment: draw windows, tune every norm alike, train, measure, write the tables."""
 
+import hashlib
 import signal
 import threading
 import time
@@ -68,7 +69,8 @@ def run(
         record.begin(workers, spec.training.threads)
         try:
             started = time.perf_counter()
-            counts = _draw_windows(spec, folder, say)
+            counts, digest = _draw_windows(spec, folder, say)
+            record.check_windows(digest)
             record.save("running", window_counts=counts)
             measured, tuned, chosen = _Schedule(spec, folder, workers, say).run()
             evaluation = WindowSet.load(folder / "windows" / "evaluation.npz").table
@@ -118,24 +120,33 @@ def _termination_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _draw_windows(spec: Spec, folder: Path, say: Callable[[str], None]) -> dict[str, int]:
-    """Draw every window of the run; the same spec draws the same ones again."""
+def _draw_windows(
+    spec: Spec, folder: Path, say: Callable[[str], None]
+) -> tuple[dict[str, int], str]:
+    """Draw every window of the run; the same spec draws the same ones again.
+
+    Returns what was counted on the way, and a checksum of all windows.
+    """
     (folder / "windows").mkdir(exist_ok=True)
+    tables: list[pd.DataFrame] = []
+    checksum = hashlib.sha256()
+
+    def store(windows: WindowSet, name: str, **part: str) -> None:
+        windows.save(folder / "windows" / f"{name}.npz")
+        checksum.update(windows.codes.tobytes() + windows.table["label"].to_numpy().tobytes())
+        columns = ["part", "chrom", "start", "end", "label", "gc"]
+        tables.append(windows.table[columns].assign(**part))
+
     with Genome(spec.data.genome) as genome:
         source = WindowSource(spec, genome)
-        evaluation = source.evaluation()
-        evaluation.save(folder / "windows" / "evaluation.npz")
-        columns = ["part", "chrom", "start", "end", "label", "gc"]
-        tables = [evaluation.table[columns]]
+        store(source.evaluation(), "evaluation")
         for kind, seed in product(spec.negatives.kinds, spec.training.seeds):
-            training = source.training(kind, seed)
-            training.save(folder / "windows" / f"train-{kind}-s{seed}.npz")
-            part = f"train:{kind}:seed{seed}"
-            tables.append(training.table[columns].assign(part=part))
-    windows = pd.concat(tables)
-    write_atomic(folder / "windows.csv", windows.to_csv(index=False, float_format="%.6g"))
-    say(f"drew {len(evaluation.table):,} evaluation windows and {len(tables) - 1} training sets")
-    return source.counts
+            windows = source.training(kind, seed)
+            store(windows, f"train-{kind}-s{seed}", part=f"train:{kind}:seed{seed}")
+    all_windows = pd.concat(tables)
+    write_atomic(folder / "windows.csv", all_windows.to_csv(index=False, float_format="%.6g"))
+    say(f"drew {len(tables[0]):,} evaluation windows and {len(tables) - 1} training sets")
+    return source.counts, checksum.hexdigest()
 
 
 class _Schedule:

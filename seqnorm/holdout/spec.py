@@ -120,9 +120,7 @@ class Spec:
     evaluation: Evaluation = dataclass_field(default_factory=Evaluation)
 
 
-def load_spec(
-    path: str | Path, overrides: Sequence[str] = (), *, files_must_exist: bool = True
-) -> Spec:
+def load_spec(path: str | Path, overrides: Sequence[str] = (), *, runnable: bool = True) -> Spec:
     """Read and check a spec.
 
     Parameters
@@ -132,8 +130,8 @@ def load_spec(
     overrides
         ``"key=value"`` with a dotted key, such as ``"training.epochs=3"``; the value is read as
         TOML, else as a string.
-    files_must_exist
-        Whether the data files have to be there; a report needs none of them.
+    runnable
+        Whether the data files and the device have to be there; a report needs neither.
 
     Raises
     ------
@@ -158,11 +156,23 @@ def load_spec(
     except ValueError as error:
         raise SpecError(f"{path}: {error}") from error
     spec = _with_absolute_paths(spec, path.resolve().parent)
+    if runnable:
+        _check_machine(path, spec)
+    return spec
+
+
+def _check_machine(path: Path, spec: Spec) -> None:
+    """Check what is not in the spec but must be here: files and a device."""
+    from seqnorm.training import resolve_device
+
     for key in DATA_FILES:
         name = getattr(spec.data, key)
-        if files_must_exist and name is not None and not Path(name).is_file():
+        if name is not None and not Path(name).is_file():
             raise SpecError(f"{path}: key 'data.{key}': no such file: {name}")
-    return spec
+    try:
+        resolve_device(spec.training.device)
+    except ValueError as error:
+        raise SpecError(f"{path}: key 'training.device': {error}") from error
 
 
 def _validate(raw: dict[str, Any]) -> Spec:

@@ -7,7 +7,7 @@ is paired by seed and by block.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -35,6 +35,46 @@ class Tables:
     tuning: pd.DataFrame
     curves: pd.DataFrame
     chromosomes: pd.DataFrame
+
+
+def only(table: pd.DataFrame, **wanted: object) -> pd.DataFrame:
+    """Rows in which each named column has the wanted value, or one of the wanted list.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"norm": ["batch", "layer"], "seed": [0, 1]})
+    >>> only(table, norm=["layer", "rms"], seed=1).index.tolist()
+    [1]
+    """
+    keep = np.ones(len(table), dtype=np.bool_)
+    for column, value in wanted.items():
+        values = value if isinstance(value, list) else [value]
+        keep &= table[column].isin(values).to_numpy()
+    return table[keep]
+
+
+class Estimate(NamedTuple):
+    """A figure with its interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def estimates(table: pd.DataFrame, *keys: str) -> dict[tuple[str, ...], Estimate]:
+    """Figures of a summary or a table of differences, by the values of the key columns.
+
+    Examples
+    --------
+    >>> row = {"norm": "batch", "estimate": 0.9, "low": 0.8, "high": 1.0}
+    >>> estimates(pd.DataFrame([row]), "norm")["batch",].low
+    0.8
+    """
+    columns = [*keys, "estimate", "low", "high"]
+    return {
+        tuple(str(value) for value in row[: len(keys)]): Estimate(*map(float, row[len(keys) :]))
+        for row in table[columns].itertuples(index=False, name=None)
+    }
 
 
 def reference_norm(spec: Spec) -> str:
@@ -96,6 +136,10 @@ def chromosome_table(spec: Spec, evaluation: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _named(cell: tuple[str, str, str]) -> dict[str, Any]:
+    return dict(zip(CELL, cell, strict=True))
 
 
 def _cells(measured: Mapping[Trial, Measures]) -> dict[tuple[str, str, str], list[Measures]]:
@@ -171,11 +215,11 @@ def _with_primary(spec: Spec, resampled: Floats) -> tuple[list[str], Floats]:
 
 
 def _tidy(
-    spec: Spec, cell: tuple[str, str, str], resampled: Floats, extra: Mapping[str, Any]
+    spec: Spec, cell: tuple[str, str, str], resampled: Floats, extra: dict[str, Any]
 ) -> list[dict[str, Any]]:
     names, values = _with_primary(spec, resampled)
     return [
-        dict(zip(CELL, cell, strict=True))
+        _named(cell)
         | {"chrom": chrom, "metric": metric}
         | _interval(spec, values[part, index])
         | extra
@@ -219,7 +263,7 @@ def _deciles(
     middles = [float(np.median(part)) for part in np.array_split(gc, 10)]
     return pd.DataFrame(
         [
-            dict(zip(CELL, cell, strict=True))
+            _named(cell)
             | {"decile": decile + 1, "gc_median": middles[decile]}
             | _interval(spec, values[decile])
             for cell, found in cells.items()
@@ -254,7 +298,7 @@ def _curves(tuned: Sequence[Trained], chosen: Mapping[tuple[str, str, str], floa
     columns += ["train_loss", "validation_loss", "validation_score"]
     return pd.DataFrame(
         [
-            dict(zip(CELL, trained.trial.cell, strict=True))
+            _named(trained.trial.cell)
             | {
                 "learning_rate": trained.trial.learning_rate,
                 "seed": trained.trial.seed,

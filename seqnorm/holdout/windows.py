@@ -7,6 +7,7 @@ and test windows lie in their own regions. So no two parts share a base.
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,13 +46,9 @@ class WindowSet:
 
     def save(self, path: Path) -> None:
         """Write what a trial needs, without pickle."""
+        columns: dict[str, Any] = {str(n): _plain(column) for n, column in self.table.items()}
         with path.open("wb") as stream:
-            np.savez(
-                stream,
-                codes=self.codes,
-                margin=self.margin,
-                **{str(name): _plain(column) for name, column in self.table.items()},
-            )
+            np.savez(stream, codes=self.codes, margin=self.margin, **columns)
 
     @classmethod
     def load(cls, path: Path) -> "WindowSet":

@@ -4,7 +4,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqnorm.layers import make_norm
-from seqnorm.models.padding import global_pool, max_pool, zero_padding
+from seqnorm.models.options import check_dropout, check_odd, check_sizes
+from seqnorm.models.padding import check_sequences, global_pool, max_pool, zero_padding
 
 
 class CNN(nn.Module):
@@ -29,6 +30,11 @@ class CNN(nn.Module):
         statistics (Li et al. 2019, arXiv:1801.05134) and handicap some norms more than others.
     outputs
         Logits a sequence.
+
+    Raises
+    ------
+    ValueError
+        For an option that cannot be; names it.
 
     Notes
     -----
@@ -55,11 +61,9 @@ class CNN(nn.Module):
         outputs: int = 1,
     ) -> None:
         super().__init__()
-        if kernel_size % 2 == 0 or inner_kernel_size % 2 == 0:
-            raise ValueError(
-                f"kernel sizes must be odd, not {kernel_size} and {inner_kernel_size}: "
-                "only then does the output keep the length of the input"
-            )
+        check_odd(kernel_size=kernel_size, inner_kernel_size=inner_kernel_size)
+        check_sizes(channels=channels, blocks=blocks, pool=pool, outputs=outputs)
+        check_dropout(dropout)
         self.pool = pool
         self.convs = nn.ModuleList()
         self.norms = nn.ModuleList()
@@ -78,15 +82,22 @@ class CNN(nn.Module):
         x
             Shape (N, 4, L).
         lengths
-            Valid bases of each sequence, shape (N,), where the batch is padded at the end.
+            Valid bases of each sequence, integers of shape (N,), where the batch is padded at
+            the end.
 
         Returns
         -------
         Tensor
             Shape (N, outputs).
+
+        Raises
+        ------
+        ValueError
+            For another shape, or a sequence too short for the pooling.
         """
-        x = zero_padding(x, lengths)
         last = len(self.convs) - 1
+        check_sequences(x, lengths, shortest=self.pool**last)
+        x = zero_padding(x, lengths)
         for block, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             x = norm(conv(x), lengths)
             if block < last:
@@ -95,3 +106,7 @@ class CNN(nn.Module):
             x = F.relu(x)
         logits: Tensor = self.head(self.dropout(global_pool(x, lengths)))
         return logits
+
+    def extra_repr(self) -> str:
+        """What the submodules do not show."""
+        return f"pool={self.pool}"

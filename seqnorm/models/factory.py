@@ -1,5 +1,7 @@
 """Build a model by its name, with weights that depend on the seed alone."""
 
+import difflib
+import inspect
 from typing import Any
 
 import torch
@@ -29,7 +31,7 @@ def build_model(name: str, norm: str, seed: int, **options: Any) -> ReverseCompl
     Raises
     ------
     ValueError
-        For an unknown name, or an option that the model does not take.
+        For an unknown name, or an option that the model does not have or cannot take.
 
     Examples
     --------
@@ -39,9 +41,16 @@ def build_model(name: str, norm: str, seed: int, **options: Any) -> ReverseCompl
     """
     if name not in MODELS:
         raise ValueError(f"model '{name}' does not exist; choose one of {', '.join(MODELS)}")
+    model = MODELS[name]
+    known = [option for option in inspect.signature(model).parameters if option != "norm"]
+    for option in options:
+        if option not in known:
+            close = difflib.get_close_matches(option, known, n=1)
+            hint = f"did you mean '{close[0]}'? " if close else ""
+            raise ValueError(
+                f"model '{name}' has no option '{option}'; {hint}Valid: {', '.join(known)}"
+            )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            return ReverseComplementAverage(MODELS[name](norm=norm, **options))
-        except TypeError as error:
-            raise ValueError(f"model '{name}': {error}") from error
+        # Unlike torch.manual_seed, this leaves the generators of other devices alone.
+        torch.default_generator.manual_seed(seed)
+        return ReverseComplementAverage(model(norm=norm, **options))

@@ -7,23 +7,59 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from seqnorm.functional import concrete, valid_positions
 
-def valid_positions(lengths: Tensor, size: int) -> Tensor:
-    """Mask of shape (N, size): True at valid positions.
+
+def check_sequences(x: Tensor, lengths: Tensor | None, shortest: int) -> None:
+    """Refuse what a model cannot give an answer for.
+
+    Parameters
+    ----------
+    x
+        To be of shape (N, 4, L).
+    lengths
+        To be None or integers of shape (N,).
+    shortest
+        Fewest bases of which pooling leaves something.
+
+    Raises
+    ------
+    ValueError
+        Names the shape, or the sequence and its length. Values of ``lengths`` are not checked
+        while a graph is traced.
 
     Examples
     --------
-    >>> valid_positions(torch.tensor([1, 2]), 2).tolist()
-    [[True, False], [True, True]]
+    >>> check_sequences(torch.zeros(2, 4, 9), torch.tensor([9, 3]), shortest=4)
+    Traceback (most recent call last):
+    ...
+    ValueError: sequence 1 has 3 bases, the model needs at least 4; leave it out or pool less
     """
-    return torch.arange(size, device=lengths.device) < lengths[:, None]
+    if x.dim() != 3 or x.shape[1] != 4:
+        raise ValueError(f"expected one-hot sequences of shape (N, 4, L), got {tuple(x.shape)}")
+    if x.shape[2] < shortest:
+        raise ValueError(
+            f"sequences have {x.shape[2]} bases, the model needs at least {shortest}; "
+            "give longer ones or pool less"
+        )
+    if lengths is None:
+        return
+    if isinstance(lengths, Tensor) and lengths.dtype == torch.bool:
+        raise ValueError("lengths must hold integers (N,), not a mask; pass mask.sum(1)")
+    valid_positions(lengths, x.shape[0], x.shape[2])
+    short = lengths < shortest
+    if concrete(short.sum()):
+        row = int(short.nonzero()[0])
+        raise ValueError(
+            f"sequence {row} has {int(lengths[row])} bases, the model needs at least {shortest}; "
+            "leave it out or pool less"
+        )
 
 
 def zero_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
     """Zero the padded positions of (N, C, L), so that a convolution sees its own zero padding."""
-    if lengths is None:
-        return x
-    return torch.where(valid_positions(lengths, x.shape[-1])[:, None], x, 0.0)
+    mask = valid_positions(lengths, x.shape[0], x.shape[2], x.device)
+    return x if mask is None else torch.where(mask[:, None], x, 0.0)
 
 
 def max_pool(x: Tensor, size: int, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -43,11 +79,13 @@ def global_pool(x: Tensor, lengths: Tensor | None) -> Tensor:
 
     A sequence without a valid position gives zeros.
     """
-    if lengths is None:
+    mask = valid_positions(lengths, x.shape[0], x.shape[2], x.device)
+    if mask is None or lengths is None:
         return torch.cat([x.amax(-1), x.mean(-1)], dim=1)
-    mask = valid_positions(lengths, x.shape[-1])[:, None]
-    lowest = torch.finfo(x.dtype).min
-    largest = torch.where(mask, x, lowest).amax(-1)
-    largest = torch.where(lengths[:, None] > 0, largest, 0.0)
-    mean = torch.where(mask, x, 0.0).sum(-1) / lengths.clamp(min=1)[:, None].to(x.dtype)
-    return torch.cat([largest, mean], dim=1)
+    mask, counts = mask[:, None], lengths.to(x.device)[:, None]
+    largest = torch.where(mask, x, torch.finfo(x.dtype).min).amax(-1)
+    largest = torch.where(counts > 0, largest, 0.0)
+    # Half precision holds neither the sum of a long sequence nor every length.
+    wide = torch.promote_types(x.dtype, torch.float32)
+    mean = torch.where(mask, x, 0.0).sum(-1, dtype=wide) / counts.clamp(min=1)
+    return torch.cat([largest, mean.to(x.dtype)], dim=1)

@@ -20,7 +20,8 @@ def reverse_complement(x: Tensor, lengths: Tensor | None = None) -> Tensor:
     # A, C, G, T stand so that turning the channels round complements them.
     if lengths is None:
         return x.flip(1, 2)
-    index = (lengths[:, None] - 1 - torch.arange(x.shape[-1], device=x.device)).clamp(min=0)
+    last = lengths.to(x.device)[:, None] - 1
+    index = (last - torch.arange(x.shape[-1], device=x.device)).clamp(min=0)
     turned = x.flip(1).gather(2, index[:, None, :].expand(-1, x.shape[1], -1))
     return zero_padding(turned, lengths)
 

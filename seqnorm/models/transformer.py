@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seqnorm.functional import valid_positions
 from seqnorm.layers import RMSNorm, make_norm
-from seqnorm.models.padding import global_pool, max_pool, valid_positions, zero_padding
+from seqnorm.models.options import check_dropout, check_odd, check_sizes
+from seqnorm.models.padding import check_sequences, global_pool, max_pool, zero_padding
 
 
 def rotate(x: Tensor, base: float = 10_000.0) -> Tensor:
@@ -23,8 +25,9 @@ def rotate(x: Tensor, base: float = 10_000.0) -> Tensor:
     of two rotated vectors depends on their distance alone.
     """
     length, width = x.shape[-2:]
-    turns = base ** (-torch.arange(0, width, 2, device=x.device, dtype=torch.float32) / width)
-    angle = torch.arange(length, device=x.device, dtype=torch.float32)[:, None] * turns
+    wide = torch.promote_types(x.dtype, torch.float32)
+    turns = base ** (-torch.arange(0, width, 2, device=x.device, dtype=wide) / width)
+    angle = torch.arange(length, device=x.device, dtype=wide)[:, None] * turns
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
@@ -35,8 +38,6 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int, qk_norm: bool) -> None:
         super().__init__()
-        if width % (2 * heads):
-            raise ValueError(f"width {width} must be a multiple of twice the {heads} heads")
         self.heads = heads
         self.project = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
@@ -58,6 +59,10 @@ class Attention(nn.Module):
         y = F.scaled_dot_product_attention(rotate(q), rotate(k), v, attn_mask=allowed)
         merged: Tensor = self.out(y.transpose(1, 2).flatten(2))
         return merged
+
+    def extra_repr(self) -> str:
+        """What the submodules do not show."""
+        return f"heads={self.heads}"
 
 
 class Block(nn.Module):
@@ -105,6 +110,11 @@ class Transformer(nn.Module):
     outputs
         Logits a sequence.
 
+    Raises
+    ------
+    ValueError
+        For an option that cannot be; names it.
+
     Examples
     --------
     >>> model = Transformer(norm="layer", width=16, depth=1, heads=2)
@@ -125,8 +135,15 @@ class Transformer(nn.Module):
         outputs: int = 1,
     ) -> None:
         super().__init__()
-        if kernel_size % 2 == 0:
-            raise ValueError(f"the kernel size must be odd, not {kernel_size}")
+        check_odd(kernel_size=kernel_size)
+        check_sizes(width=width, depth=depth, heads=heads, pool=pool, outputs=outputs)
+        check_dropout(dropout)
+        if width % (2 * heads):
+            raise ValueError(
+                f"width must be a multiple of twice the heads, got width {width} and {heads} heads"
+            )
+        if not isinstance(qk_norm, bool):
+            raise ValueError(f"qk_norm must be true or false, got {qk_norm!r}")
         self.pool = pool
         self.stem = nn.Conv1d(4, width, kernel_size, padding=kernel_size // 2)
         self.stem_norm = make_norm(norm, width)
@@ -139,12 +156,17 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Logits (N, outputs) of one-hot sequences (N, 4, L); see `CNN.forward`."""
+        check_sequences(x, lengths, shortest=self.pool)
         x = F.gelu(self.stem_norm(self.stem(zero_padding(x, lengths)), lengths))
         x, lengths = max_pool(x, self.pool, lengths)
         x = x.transpose(1, 2)
-        mask = None if lengths is None else valid_positions(lengths, x.shape[1])
+        mask = valid_positions(lengths, x.shape[0], x.shape[1], x.device)
         for block in self.blocks:
             x = block(x, lengths, mask)
         x = self.final_norm(x, lengths).transpose(1, 2)
         logits: Tensor = self.head(self.dropout(global_pool(x, lengths)))
         return logits
+
+    def extra_repr(self) -> str:
+        """What the submodules do not show."""
+        return f"pool={self.pool}"

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_tools.errors import FormatError, InputError
-from data_tools.intervals import complement, merge, overlaps, read_intervals, subtract
+from data_tools.interval_sets import complement, merge, overlaps, subtract
+from data_tools.intervals import read_intervals
 
 DEMO = Path(__file__).parents[2] / "examples" / "data" / "human_demo"
 PEAK = "c\t10\t30\tp\t5\t+\t1.5\t2\t3e-1\t4"

@@ -78,7 +78,7 @@ def test_a_wrong_key_or_value_is_named_in_one_line(overrides: list[str], said: s
 def test_a_missing_key_is_named(tmp_path: Path) -> None:
     text = DEMO.read_text().replace("[data]", "[old_data]")
     (tmp_path / "spec.toml").write_text(text)
-    with pytest.raises(SpecError, match="old_data|'data' is missing"):
+    with pytest.raises(SpecError, match=r"old_data|'data' is missing"):
         load_spec(tmp_path / "spec.toml")
 
 

@@ -1,0 +1,54 @@
+"""The result as a short piece of Markdown, for a change log or a model's README."""
+
+from seqnorm.holdout.answer import Answer, percent, title
+from seqnorm.holdout.spec import Spec
+from seqnorm.holdout.tables import BASELINE, PRIMARY, Tables, estimates, only
+
+METRICS = {"false_alarm_rate": "false alarms", "recall": "recall", "auroc": "AUROC"}
+
+
+def summarize(spec: Spec, tables: Tables, answer: Answer, seconds: float, workers: int) -> str:
+    """Answer, details and one table of the first model and kind of negatives.
+
+    Parameters
+    ----------
+    spec, tables, answer
+        The experiment, its tables, and the answer made from them.
+    seconds
+        How long the run took.
+    workers
+        How many trials ran at a time.
+    """
+    chroms = [chrom for chrom in spec.split.test if chrom not in spec.split.primary]
+    columns = [("false_alarm_rate", chrom) for chrom in [*chroms, *spec.split.primary]]
+    columns += [("recall", PRIMARY)]
+    columns += [("auroc", chrom) for chrom in [*spec.split.primary, PRIMARY]]
+    header = [f"{METRICS[m]} {'mean' if c == PRIMARY else c}" for m, c in columns]
+    lines = [
+        answer.sentence,
+        "",
+        *(f"- {line}" for line in answer.details),
+        "",
+        f"| {' | '.join(['norm', *header])} |",
+        "|---|" + "---:|" * len(header),
+    ]
+    rows = only(
+        tables.summary,
+        model=[spec.models[0].name, BASELINE],
+        negatives=spec.negatives.kinds[0],
+    )
+    for norm, part in rows.groupby("norm", sort=False):
+        values = estimates(part, "metric", "chrom")
+        cells = [
+            f"{values[m, c].estimate:.3f}" if m == "auroc" else percent(values[m, c].estimate)
+            for m, c in columns
+        ]
+        lines.append(f"| {' | '.join([title(str(norm)), *cells])} |")
+    lines += [
+        "",
+        f"{len(spec.training.seeds)} seeds, {len(tables.tuning)} trained networks, "
+        f"{seconds:.0f} s with {workers} workers of {spec.training.threads} thread each. "
+        f"Means over seeds; 'mean' is over {', '.join(spec.split.primary)}.",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,266 @@
+"""The report is drawn from made-up tables, so that what it must say is known."""
+
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_tools.errors import InputError
+from seqnorm.holdout.answer import compose
+from seqnorm.holdout.measures import DECILES, METRICS, POINTS, Measures
+from seqnorm.holdout.report import write_report
+from seqnorm.holdout.run import write_tables
+from seqnorm.holdout.spec import Spec, as_toml, load_spec
+from seqnorm.holdout.tables import BASELINE, Tables, build_tables
+from seqnorm.holdout.trial import Trained, Trial
+
+CHROMS = ["chr4", "chr3", "chr19"]
+RESAMPLES = 100
+
+
+def evaluation_table() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    rows = []
+    for chrom in ["chr21", *CHROMS]:
+        for label, count in ((1, 60), (0, 200)):
+            rows += [
+                {
+                    "part": "validation" if chrom == "chr21" else "test",
+                    "chrom": chrom,
+                    "start": 1000 * i,
+                    "end": 1000 * i + 250,
+                    "label": label,
+                    "gc": rng.uniform(0.3, 0.6),
+                    "block": i // 10,
+                }
+                for i in range(count)
+            ]
+    return pd.DataFrame(rows)
+
+
+def measures(rate: float, noise: float, seed: int) -> Measures:
+    rng = np.random.default_rng(seed)
+    base = np.array([0.9, 0.6, rate, 0.5, 0.8])
+    resampled = np.broadcast_to(
+        base[None, :, None], (1 + len(CHROMS), len(METRICS), RESAMPLES + 1)
+    ).copy()
+    resampled[..., 1:] += noise * rng.normal(size=resampled[..., 1:].shape)
+    deciles = np.full((DECILES, RESAMPLES + 1), rate)
+    return Measures(resampled, np.zeros((1 + len(CHROMS), len(POINTS))), deciles, 0.0)
+
+
+def made_up(spec: Spec, rates: dict[str, float], noise: float = 0.001) -> Tables:
+    measured: dict[Trial, Measures] = {}
+    tuned = []
+    for place, norm in enumerate(spec.norms):
+        for seed in spec.training.seeds:
+            trial = Trial("cnn", "random", norm, 0.01, seed)
+            measured[trial] = measures(rates[norm], noise, 10 * place + seed)
+            curve = [{"train_loss": 0.5, "validation_loss": 0.5, "validation_score": 0.4}]
+            tuned.append(Trained(trial, 0.4, 0, False, curve, 1.0))
+    for seed in spec.training.seeds:
+        measured[Trial(BASELINE, "random", "gc", 0.0, seed)] = measures(0.1, noise, 99)
+    chosen = {("cnn", "random", norm): 0.01 for norm in spec.norms}
+    return build_tables(spec, evaluation_table(), measured, tuned, chosen)
+
+
+@pytest.fixture
+def spec(demo: Path, small: list[str]) -> Spec:
+    more = [
+        "norms=['batch', 'layer', 'instance', 'rms']",
+        "training.learning_rates=[0.01]",
+        "training.seeds=[0, 1, 2]",
+    ]
+    return load_spec(demo, [*small, *more])
+
+
+def test_the_answer_says_lower_higher_or_no_clear_difference_as_the_intervals_do(
+    spec: Spec,
+) -> None:
+    rates = {"batch": 0.05, "layer": 0.03, "instance": 0.08, "rms": 0.05}
+    answer = compose(spec, made_up(spec, rates)).sentence
+    assert answer.startswith("Yes, false alarms rise")
+    assert "LayerNorm over channels (−2.0 points" in answer
+    assert re.search(r"LayerNorm over channels \([^)]*\) lower it", answer)
+    assert re.search(r"InstanceNorm \([^)]*\) raise it", answer)
+    assert "the rest do not clearly (RMSNorm" in answer
+
+
+def test_the_answer_is_no_where_nothing_differs_from_the_aim_or_the_reference(spec: Spec) -> None:
+    rates = dict.fromkeys(spec.norms, 0.01)
+    answer = compose(spec, made_up(spec, rates, noise=0.01)).sentence
+    assert answer.startswith("No clear change of the false-alarm rate")
+    assert "no norm changes it clearly (LayerNorm over channels" in answer
+    assert "lower it" not in answer
+    assert "raise it" not in answer
+    fewer = compose(spec, made_up(spec, dict.fromkeys(spec.norms, 0.002), noise=0.0001)).sentence
+    assert fewer.startswith("No, false alarms fall")
+
+
+def test_a_difference_common_to_all_seeds_and_blocks_has_a_narrow_interval_when_paired(
+    spec: Spec,
+) -> None:
+    """Noise that two norms share cancels; unpaired it would drown the difference."""
+    measured: dict[Trial, Measures] = {}
+    for seed in spec.training.seeds:
+        shared = measures(0.05 + 0.02 * seed, 0.05, seed)
+        for norm in spec.norms:
+            shift = 0.01 if norm == "layer" else 0.0
+            measured[Trial("cnn", "random", norm, 0.01, seed)] = Measures(
+                shared.resampled + shift, shared.points, shared.deciles, 0.0
+            )
+    chosen = {("cnn", "random", norm): 0.01 for norm in spec.norms}
+    tables = build_tables(spec, evaluation_table(), measured, [], chosen)
+    row = tables.differences.query("norm == 'layer' and chrom == 'chr19' and metric == 'auroc'")
+    assert row[["estimate", "low", "high"]].to_numpy() == pytest.approx(0.01)
+    mean = tables.summary.query("norm == 'layer' and chrom == 'chr19' and metric == 'auroc'")
+    assert float((mean["high"] - mean["low"]).iloc[0]) > 0.05
+
+
+def test_the_primary_row_is_the_mean_of_the_primary_chromosomes(spec: Spec) -> None:
+    summary = made_up(spec, dict.fromkeys(spec.norms, 0.05), noise=0.0).summary
+    rows = summary.query("norm == 'batch' and metric == 'auroc'").set_index("chrom")["estimate"]
+    assert rows["primary"] == pytest.approx((rows["chr3"] + rows["chr19"]) / 2)
+
+
+class Parser(html.parser.HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.tags: list[str] = []
+        self.pictures = 0
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        found = dict(attrs)
+        self.links += [v for k in ("src", "href") if (v := found.get(k)) is not None]
+        if tag == "img":
+            self.pictures += 1
+            assert found.get("alt")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def run_folder(spec: Spec, tables: Tables, folder: Path) -> Path:
+    write_tables(tables, folder)
+    (folder / "spec.toml").write_text(as_toml(spec))
+    session = {
+        "updated": "2026-01-01T00:00:00+00:00",
+        "workers": 2,
+        "threads_per_worker": 1,
+        "python": "3.11",
+        "seqnorm": "0",
+        "git_revision": None,
+        "libraries": {"torch": "2"},
+        "seconds": 5,
+        "peak_memory_mb_main": 1,
+        "peak_memory_mb_largest_worker": 1,
+    }
+    record = {
+        "status": "complete",
+        "sessions": [session],
+        "data_sha256": {"genome": "0" * 64},
+        "window_counts": {"<b>odd</b> count": 1},
+    }
+    (folder / "run.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_the_report_is_one_self_contained_file_with_pictures_and_tables(
+    spec: Spec, tmp_path: Path
+) -> None:
+    tables = made_up(spec, dict.fromkeys(spec.norms, 0.05))
+    said = write_report(run_folder(spec, tables, tmp_path))
+    parser = Parser()
+    parser.feed((tmp_path / "report.html").read_text())
+    assert parser.pictures == 6
+    assert parser.tags.count("table") >= 8
+    assert all(link.startswith("data:image/svg+xml;base64,") for link in parser.links)
+    assert "script" not in parser.tags
+    assert said.splitlines()[0] in parser.text
+    assert "nan" not in parser.text.lower().split()
+
+
+def test_what_a_user_names_is_escaped(spec: Spec, demo: Path, tmp_path: Path) -> None:
+    hostile = load_spec(
+        demo,
+        [
+            *(f"norms={list(spec.norms)}", "training.seeds=[0]", "evaluation.resamples=100"),
+            "split.test=['chr4', 'chr3', 'chr19']",
+            "split.primary=['chr3', 'chr19']",
+            "training.learning_rates=[0.01]",
+            "question=<script>alert(1)</script> & more",
+        ],
+    )
+    tables = made_up(hostile, dict.fromkeys(spec.norms, 0.05))
+    write_report(run_folder(hostile, tables, tmp_path))
+    page = (tmp_path / "report.html").read_text()
+    assert "<script" not in page
+    assert "<b>odd" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in page
+
+
+def test_the_same_tables_give_the_same_bytes(spec: Spec, tmp_path: Path) -> None:
+    tables = made_up(spec, dict.fromkeys(spec.norms, 0.05))
+    folder = run_folder(spec, tables, tmp_path)
+    write_report(folder)
+    first = (folder / "report.html").read_bytes()
+    write_report(folder)
+    assert (folder / "report.html").read_bytes() == first
+
+
+def test_a_folder_without_a_finished_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no finished run here \(run.json is missing\)"):
+        write_report(tmp_path)
+    with pytest.raises(InputError, match="no finished run here"):
+        write_report(tmp_path / "nowhere")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_page_scrolls_sideways_in_a_browser(spec: Spec, tmp_path: Path, width: int) -> None:
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        pytest.skip("needs Chromium")
+    tables = made_up(spec, dict.fromkeys(spec.norms, 0.05))
+    write_report(run_folder(spec, tables, tmp_path))
+    page = (tmp_path / "report.html").read_text()
+    probe = (
+        "<iframe id=f style='width:%dpx;height:800px;border:0' src=report.html></iframe><script>"
+        "f.onload=()=>{const d=f.contentDocument.documentElement;"
+        "document.title=d.scrollWidth+' of '+f.clientWidth}</script>"
+    )
+    (tmp_path / "probe.html").write_text(probe % width)
+    assert page
+    found = subprocess.run(
+        [
+            browser,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--allow-file-access-from-files",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--virtual-time-budget=5000",
+            "--dump-dom",
+            (tmp_path / "probe.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
+    title = re.search(r"<title>(\d+) of (\d+)</title>", found)
+    assert title, found[:500]
+    assert int(title[1]) <= int(title[2]) == width

@@ -1,0 +1,276 @@
+"""The experiment end to end on small real data, in real processes that are really killed."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_tools.errors import InputError
+from data_tools.genome import Genome
+from seqnorm.holdout.record import locked
+from seqnorm.holdout.run import read_tables, run
+from seqnorm.holdout.spec import load_spec
+from seqnorm.holdout.tables import Tables
+from seqnorm.holdout.windows import WindowSource
+
+TABLES = ["trials", "summary", "differences", "deciles", "tuning", "curves", "chromosomes"]
+
+
+def command(demo: Path, small: list[str], folder: Path, *more: str) -> list[str]:
+    program = str(Path(sys.executable).parent / "seqnorm")
+    return [program, "holdout", str(demo), "--out", str(folder), *more, "--override", *small]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / f"{name}.csv").read_bytes() for name in TABLES}
+
+
+@pytest.fixture(scope="module")
+def finished(
+    demo: Path, small: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Tables]:
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    tables = run(load_spec(demo, small), folder, workers=2, say=lambda line: None)
+    return folder, tables
+
+
+def test_every_trial_has_a_row_for_every_chromosome(finished: tuple[Path, Tables]) -> None:
+    trials = finished[1].trials
+    cells = trials.groupby(["model", "norm", "seed"])["chrom"].agg(list)
+    assert len(cells) == 2 * 2 + 2 * 2
+    assert all(chroms == ["validation", "chr4", "chr3", "chr19"] for chroms in cells)
+
+
+def test_few_positives_leave_the_false_alarm_rate_alone(finished: tuple[Path, Tables]) -> None:
+    few = finished[1].trials.query("chrom == 'chr4'")
+    assert few["false_alarm_rate"].notna().all()
+    assert few[["auroc", "auprc", "recall", "gc_auroc"]].isna().all(axis=None)
+
+
+def test_the_validation_false_alarm_rate_is_at_most_the_one_aimed_at(
+    finished: tuple[Path, Tables],
+) -> None:
+    assert (finished[1].trials.query("chrom == 'validation'")["false_alarm_rate"] <= 0.01).all()
+
+
+def test_estimates_lie_inside_their_intervals_and_differences_are_differences_of_means(
+    finished: tuple[Path, Tables],
+) -> None:
+    tables = finished[1]
+    key = ["norm", "chrom", "metric"]
+    means = tables.summary.query("model == 'cnn'").set_index(key)["estimate"]
+    for row in tables.differences.to_dict("records"):
+        there = means[row["norm"], row["chrom"], row["metric"]]
+        reference = means["batch", row["chrom"], row["metric"]]
+        assert row["estimate"] == pytest.approx(there - reference, abs=1e-12)
+    both = tables.summary.dropna()
+    assert (both["low"] <= both["high"]).all()
+    by_seed = tables.trials.query("model == 'cnn'").groupby(["norm", "chrom"])["auroc"].mean()
+    assert by_seed["layer", "chr19"] == pytest.approx(means["layer", "chr19", "auroc"])
+
+
+def test_every_norm_tried_the_same_rates_on_the_same_seeds(
+    finished: tuple[Path, Tables],
+) -> None:
+    tuning = finished[1].tuning.query("seed == 0")
+    assert tuning.groupby("norm")["learning_rate"].agg(list).tolist() == [[0.01, 0.02]] * 2
+    chosen = tuning.loc[tuning.groupby("norm")["validation_score"].idxmax()]
+    assert chosen["chosen"].all()
+
+
+def test_tables_read_back_as_they_were_written(finished: tuple[Path, Tables]) -> None:
+    folder, tables = finished
+    again = read_tables(folder)
+    pd.testing.assert_frame_equal(again.trials, tables.trials, check_dtype=False)
+    with (folder / "trials.csv").open() as stream:
+        assert len(list(csv.reader(stream))) == len(tables.trials) + 1
+
+
+def test_run_json_records_versions_checksums_counts_and_status(
+    finished: tuple[Path, Tables],
+) -> None:
+    record = json.loads((finished[0] / "run.json").read_text())
+    assert record["status"] == "complete"
+    assert set(record["data_sha256"]) == {"genome", "peaks", "exclude", "motif"}
+    assert record["window_counts"]["validation/chr21 positives"] > 50
+    session = record["sessions"][-1]
+    assert session["libraries"]["torch"].startswith("2.")
+    assert session["seconds"] > 0
+    assert session["peak_memory_mb_main"] > 10
+    assert len(record["trial_seconds"]) == 2 * 2 + 2
+
+
+def test_training_validation_and_test_windows_share_no_base(
+    finished: tuple[Path, Tables],
+) -> None:
+    windows = pd.read_csv(finished[0] / "windows.csv")
+    chr21 = windows[windows["chrom"] == "chr21"]
+    covered = {
+        part: np.concatenate([np.arange(a, b) for a, b in zip(t["start"], t["end"], strict=True)])
+        for part, t in chr21.groupby("part")
+    }
+    for part in ("train:random:seed0", "train:random:seed1"):
+        assert not np.intersect1d(covered["validation"], covered[part]).size
+    assert "test" not in covered
+
+
+def test_seeds_draw_their_own_training_background_and_share_the_evaluation(
+    demo: Path, small: list[str]
+) -> None:
+    spec = load_spec(demo, small)
+    with Genome(spec.data.genome) as genome:
+        source = WindowSource(spec, genome)
+        first, again, other = (source.training("random", seed) for seed in (0, 0, 1))
+        assert (first.codes == again.codes).all()
+        negative = first.table["label"] == 0
+        shared = set(first.table["start"][negative]) & set(other.table["start"][negative])
+        assert len(shared) < 0.05 * negative.sum()
+        assert (source.evaluation().codes == source.evaluation().codes).all()
+
+
+def test_taking_a_test_chromosome_out_leaves_the_windows_of_the_others(
+    demo: Path, small: list[str]
+) -> None:
+    spec = load_spec(demo, small)
+    fewer = load_spec(demo, [*small, "split.test=['chr19']", "split.primary=['chr19']"])
+    with Genome(spec.data.genome) as genome:
+        both = [WindowSource(s, genome).evaluation().table for s in (spec, fewer)]
+    chr19 = [t[t["chrom"] == "chr19"].reset_index(drop=True) for t in both]
+    pd.testing.assert_frame_equal(*chr19)
+
+
+def test_a_run_killed_at_any_stage_resumes_to_the_same_tables(
+    demo: Path, small: list[str], finished: tuple[Path, Tables], tmp_path: Path
+) -> None:
+    folder = tmp_path / "killed"
+    stages = (
+        lambda: (folder / "run.json").exists(),
+        lambda: any(folder.glob("trials/*/checkpoint/state.json")),
+        lambda: any(folder.glob("trials/*/trained.json")),
+        lambda: any(folder.glob("trials/cnn*/measures.npz")),
+    )
+    for stage in stages:
+        process = subprocess.Popen(
+            command(demo, small, folder, "--resume", "--workers", "2"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        _wait_for(stage)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    done = subprocess.run(
+        command(demo, small, folder, "--resume", "--workers", "1"), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    # One worker here, two there: the tables do not depend on that either.
+    assert contents(folder) == contents(finished[0])
+    assert json.loads((folder / "run.json").read_text())["status"] == "complete"
+    assert (folder / "report.html").exists()
+    assert not list(folder.glob("**/checkpoint")), "checkpoints of finished trials are removed"
+
+
+def test_ctrl_c_leaves_a_run_that_says_how_to_resume_it(
+    demo: Path, small: list[str], finished: tuple[Path, Tables], tmp_path: Path
+) -> None:
+    folder = tmp_path / "stopped"
+    process = subprocess.Popen(
+        command(demo, small, folder, "--workers", "2"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    _wait_for(lambda: any(folder.glob("trials/*/checkpoint/state.json")))
+    # As a terminal does: to the whole process group, workers included.
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert f"--out {folder} --resume" in out
+    assert json.loads((folder / "run.json").read_text())["status"] == "interrupted"
+    _wait_for(lambda: not _group_alive(process.pid))
+    run(load_spec(demo, small), folder, resume=True, workers=2, say=lambda line: None)
+    assert contents(folder) == contents(finished[0])
+
+
+def test_workers_end_when_the_main_process_is_killed(
+    demo: Path, small: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "orphans"
+    process = subprocess.Popen(
+        command(demo, small, folder, "--workers", "2"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    _wait_for(lambda: any(folder.glob("trials/*/checkpoint/state.json")))
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    _wait_for(lambda: not _group_alive(process.pid))
+
+
+def _wait_for(condition: object, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def _group_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_folder_with_a_run_is_not_overwritten(
+    demo: Path, small: list[str], finished: tuple[Path, Tables]
+) -> None:
+    with pytest.raises(InputError, match="holds a run already; add --resume"):
+        run(load_spec(demo, small), finished[0])
+
+
+def test_resuming_with_another_spec_or_other_data_is_refused(
+    demo: Path, small: list[str], finished: tuple[Path, Tables], tmp_path: Path
+) -> None:
+    changed = load_spec(demo, [*small, "training.epochs=4"])
+    with pytest.raises(InputError, match=r"another spec \(now: epochs = 4\)"):
+        run(changed, finished[0], resume=True)
+    record = json.loads((finished[0] / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps(record | {"data_sha256": {"genome": "0"}}))
+    (tmp_path / "spec.toml").write_text((finished[0] / "spec.toml").read_text())
+    with pytest.raises(InputError, match=r"data\.genome has changed"):
+        run(load_spec(demo, small), tmp_path, resume=True)
+
+
+def test_resuming_with_a_program_that_draws_other_windows_is_refused(
+    demo: Path, small: list[str], finished: tuple[Path, Tables], tmp_path: Path
+) -> None:
+    for name in ("run.json", "spec.toml"):
+        (tmp_path / name).write_text((finished[0] / name).read_text())
+    record = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps(record | {"windows_sha256": "0"}))
+    with pytest.raises(InputError, match="not those that this run began with"):
+        run(load_spec(demo, small), tmp_path, resume=True, say=lambda line: None)
+
+
+def test_two_runs_cannot_share_a_folder(demo: Path, small: list[str], tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(InputError, match="another run is using this folder"):
+        run(load_spec(demo, small), tmp_path)
+
+
+def test_a_finished_run_resumes_at_once_to_the_same_tables(
+    demo: Path, small: list[str], finished: tuple[Path, Tables]
+) -> None:
+    before = contents(finished[0])
+    run(load_spec(demo, small), finished[0], resume=True, workers=1, say=lambda line: None)
+    assert contents(finished[0]) == before
