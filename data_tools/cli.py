@@ -1,17 +1,13 @@
-"""The ``data-tools`` command, and how this distribution's commands treat a user's mistake."""
+"""The ``data-tools`` command."""
 
-import contextlib
-import functools
-import io
-import os
-import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from data_tools.atomic import write_atomic
+from data_tools.command_line import run
 from data_tools.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,83 +25,6 @@ Examples:
 """
 
 FASTA_SUFFIXES = (".fa", ".fasta", ".fna")
-
-
-def guarded(program: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """Turn a user's mistake into one line on stderr and exit code 2, and no traceback."""
-
-    def wrap(main: Callable[[], None]) -> Callable[[], None]:
-        @functools.wraps(main)
-        def guard() -> None:
-            try:
-                main()
-                # Here, where a closed pipe is caught, and not when Python ends.
-                sys.stdout.flush()
-            except InputError as error:
-                sys.stderr.write(f"{program}: error: {error}\n")
-                raise SystemExit(2) from None
-            except KeyboardInterrupt:
-                sys.stderr.write(f"{program}: stopped\n")
-                raise SystemExit(130) from None
-            except BrokenPipeError:
-                # The reader of a pipe has had enough (`| head`); Python would complain at exit.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-        return guard
-
-    return wrap
-
-
-def parsed(app: tyro.extras.SubcommandApp, program: str, description: str) -> Any:
-    """Read the command line and give what the chosen command returned.
-
-    Raises
-    ------
-    InputError
-        With tyro's complaint about the command line, its box folded into one line.
-    """
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            return app.cli(prog=program, description=description)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-    raise InputError(f"{_unboxed(complaint.getvalue())}; see {program} --help")
-
-
-def deferred(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
-    """Give the command with its arguments bound, to be called once the command line is read."""
-
-    @functools.wraps(command)
-    def bind(*args: Any, **kwargs: Any) -> Callable[[], None]:
-        return functools.partial(command, *args, **kwargs)
-
-    return bind
-
-
-def _unboxed(box: str) -> str:
-    r"""Fold a box of tyro into one line, without its title and what it says about help.
-
-    Examples
-    --------
-    >>> _unboxed("╭─ Missing ─╮\n│ No value. │\n│ ───────── │\n│ For full helptext │\n╰───╯")
-    'No value'
-    """
-    plain = re.sub("\x1b\\[[0-9;]*m", "", box)
-    lines = [line.strip(" │╭╮╰╯") for line in plain.splitlines()]
-    sections = [""]
-    for line in lines[1:]:
-        if set(line) <= {"─", "-"}:
-            sections.append("")
-        else:
-            sections[-1] += f" {line}"
-    told = [
-        section.strip().rstrip(".")
-        for section in sections
-        if section and not section.startswith((" Argument helptext", " For full helptext"))
-    ]
-    return "; ".join(told) or "the command line cannot be understood"
 
 
 def windows(
@@ -246,29 +165,16 @@ def _write(table: "pd.DataFrame", out: Path | None) -> None:
         return
     if out.is_dir():
         raise InputError(f"{out}: cannot be written (it is a folder); give the name of a file")
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        with temporary.open("w") as handle:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(out)
+        write_atomic(out, text)
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _note(line: str) -> None:
     sys.stderr.write(line + "\n")
 
 
-app = tyro.extras.SubcommandApp()
-for _command in (windows, gc, check):
-    app.command(deferred(_command))
-
-
-@guarded("data-tools")
 def main() -> None:
     """Entry point."""
-    parsed(app, "data-tools", DESCRIPTION)()
+    run("data-tools", DESCRIPTION, (windows, gc, check))

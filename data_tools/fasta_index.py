@@ -19,7 +19,6 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data_tools.atomic import write_atomic
 from data_tools.byte_source import PlainBytes
 from data_tools.encode import LETTERS
 from data_tools.errors import ChangedFileError, FormatError
@@ -366,18 +366,4 @@ def save_index(folder: Path | None, path: str, index: Index) -> None:
     text = json.dumps({"sha256": _checksum(body), "index": body})
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(_file_for(folder, path), text)
-
-
-def _replace(target: Path, text: str) -> None:
-    """Write beside the target, force to disk, rename: a reader sees the old or the new file."""
-    handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=target.parent)
-    try:
-        with os.fdopen(handle, "w") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        write_atomic(_file_for(folder, path), text)

@@ -39,8 +39,8 @@ class Motif:
         Parameters
         ----------
         pseudocount
-            Added to each count; a total of 3.2 a column, near the square root of N that
-            Wasserman & Sandelin (2004, Nature Reviews Genetics 5, 276-287) use for small N.
+            Added to each count, so that a base that was never seen stays possible. The default
+            matters little for the hundreds of sites that a JASPAR matrix counts.
 
         Returns
         -------

@@ -7,8 +7,6 @@ checkpoint exists. Only then is the old one removed.
 
 import hashlib
 import json
-import os
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -16,44 +14,13 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from data_tools.atomic import write_atomic
+
 STATE = "state.json"
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint is there but cannot be trusted."""
-
-
-def write_atomic(path: Path, content: bytes | str) -> None:
-    """Replace a file in one step: temporary file in the same folder, fsync, rename.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> target = Path(tempfile.mkdtemp()) / "note.txt"
-    >>> write_atomic(target, "all or nothing")
-    >>> target.read_text()
-    'all or nothing'
-    """
-    raw = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("xb") as stream:
-            stream.write(raw)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from data_tools.cli import guarded
-
-app = tyro.extras.SubcommandApp()
+from data_tools.command_line import run
 
 DESCRIPTION = """Normalization layers for biological sequence models, and the experiments on them.
 
@@ -21,7 +19,6 @@ Examples:
 """
 
 
-@app.command
 def holdout(
     spec: tyro.conf.Positional[Path],
     out: Path | None = None,
@@ -47,13 +44,13 @@ def holdout(
     overrides = [item for group in override for item in group]
     loaded = load_spec(spec, overrides)
     from seqnorm.holdout.report import write_report
-    from seqnorm.holdout.run import run
+    from seqnorm.holdout.run import run as run_experiment
 
     folder = Path("runs") / loaded.name if out is None else out
     _say(f"{loaded.question}\nrun folder: {folder}")
     count = workers or len(os.sched_getaffinity(0))
     try:
-        run(loaded, folder, resume=resume, workers=count, say=_say)
+        run_experiment(loaded, folder, resume=resume, workers=count, say=_say)
     except KeyboardInterrupt:
         again = shlex.join(["seqnorm", "holdout", str(spec), "--out", str(folder), "--resume"])
         if overrides:
@@ -64,7 +61,6 @@ def holdout(
     _say(f"\n{summary}\n\ntables: {folder}/*.csv\nreport: {folder / 'report.html'}")
 
 
-@app.command
 def report(folder: tyro.conf.Positional[Path]) -> None:
     """Draw report.html of a finished run again from its tables.
 
@@ -78,7 +74,6 @@ def report(folder: tyro.conf.Positional[Path]) -> None:
     _say(f"{write_report(folder)}\n\nreport: {folder / 'report.html'}")
 
 
-@app.command
 def norms() -> None:
     """List the kinds of normalization that a spec or make_norm takes.
 
@@ -95,7 +90,6 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-@guarded("seqnorm")
 def main() -> None:
-    """Entry point: a user's mistake is one line on stderr and exit code 2."""
-    app.cli(prog="seqnorm", description=DESCRIPTION)
+    """Entry point."""
+    run("seqnorm", DESCRIPTION, (holdout, report, norms))

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from seqnorm.checkpoint import write_atomic
+from data_tools.atomic import write_atomic
 from seqnorm.holdout import metrics
 from seqnorm.holdout.spec import Spec
 

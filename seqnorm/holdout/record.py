@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import seqnorm
+from data_tools.atomic import write_atomic
 from data_tools.errors import InputError
-from seqnorm.checkpoint import write_atomic
 from seqnorm.holdout.spec import DATA_FILES, Spec, as_toml
 
 LIBRARIES = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "biopython", "safetensors")

@@ -9,8 +9,8 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
+from data_tools.atomic import write_atomic
 from data_tools.errors import InputError
-from seqnorm.checkpoint import write_atomic
 from seqnorm.holdout import plots
 from seqnorm.holdout.answer import compose, percent, signed, title
 from seqnorm.holdout.run import read_tables

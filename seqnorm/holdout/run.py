@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
+from data_tools.atomic import write_atomic
 from data_tools.genome import Genome
-from seqnorm.checkpoint import write_atomic
 from seqnorm.holdout import jobs
 from seqnorm.holdout.baselines import baseline_names
 from seqnorm.holdout.measures import Measures

@@ -255,6 +255,12 @@ def _check(spec: Spec) -> None:
     for norm in spec.norms:
         parse_norm(norm)
     for model in spec.models:
+        for option in ("name", "norm", "seed"):
+            if option in model.options:
+                raise ValueError(
+                    f"model '{model.name}': '{option}' is no option of a model; the spec's own "
+                    "keys name, norms and training.seeds set it"
+                )
         for norm in spec.norms:
             build_model(model.name, norm, seed=0, **model.options)
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from safetensors.torch import load, save
 from sklearn.metrics import average_precision_score
 
+from data_tools.atomic import write_atomic
 from seqnorm.batches import LabelledWindows
-from seqnorm.checkpoint import write_atomic
 from seqnorm.holdout.measures import Measures, measure
 from seqnorm.holdout.spec import Model, Spec
 from seqnorm.holdout.windows import WindowSet

@@ -196,11 +196,13 @@ def test_windows_of_a_small_genome_go_to_stdout_and_the_counts_to_stderr(call, s
 # --- gc --------------------------------------------------------------------------------------
 
 
-def test_gc_of_the_demo_is_what_counting_its_letters_gives(call):
+def test_gc_of_the_demo_is_what_counting_its_letters_or_the_publication_gives(call):
     finished = call("gc", GENOME)
     assert (finished.returncode, finished.stderr) == (0, "")
     expected = {}
-    for record in gzip.decompress(Path(GENOME).read_bytes()).split(b">")[1:]:
+    with gzip.open(GENOME) as handle:
+        first_five = handle.read(20_000_000).split(b">")[1:6]
+    for record in first_five:
         header, _, letters = record.partition(b"\n")
         letters = letters.upper().translate(None, b"\n")
         a, c, g, t = (letters.count(base) for base in (b"A", b"C", b"G", b"T"))
@@ -208,10 +210,13 @@ def test_gc_of_the_demo_is_what_counting_its_letters_gives(call):
         row = {"length": length, "gc": (g + c) / known, "ambiguous": length - known}
         expected[header.split()[0].decode()] = row
     found = pd.read_csv(io.StringIO(finished.stdout)).set_index("chrom")
+    counted = pd.DataFrame(expected).T
+    assert list(found.index) == [*counted.index, "chr21", "chr22"]
     pd.testing.assert_frame_equal(
-        found, pd.DataFrame(expected).T, check_names=False, check_dtype=False, rtol=2e-6
+        found.loc[counted.index], counted, check_names=False, check_dtype=False, rtol=2e-6
     )
-    assert found["length"][["chr21", "chr22"]].tolist() == [48_129_895, 50_818_468]
+    published = [[48_129_895, 0.408], [50_818_468, 0.470]]
+    assert found.loc[["chr21", "chr22"], ["length", "gc"]].round(3).to_numpy().tolist() == published
 
 
 def test_gc_counts_known_bases_only_and_leaves_the_field_empty_where_there_are_none(call, small):

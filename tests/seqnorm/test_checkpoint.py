@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from data_tools.atomic import write_atomic
 from seqnorm.checkpoint import (
     STATE,
     CheckpointError,
     load_checkpoint,
     save_checkpoint,
-    write_atomic,
 )
 
 OLD = ({"a": torch.arange(5.0), "b": torch.tensor(3)}, {"epoch": 1})

@@ -131,9 +131,11 @@ def test_data_tools_know_nothing_of_models(name: str) -> None:
 @pytest.mark.parametrize(
     "name", [n for n in MODULES if within(n, *(f"seqnorm.{part}" for part in CORE))]
 )
-def test_layers_models_and_training_know_nothing_of_experiments_and_files(name: str) -> None:
+def test_layers_models_and_training_know_nothing_of_experiments_and_genomes(name: str) -> None:
     barred = ("data_tools", "seqnorm.holdout", "seqnorm.cli", "federated", *HEAVY)
-    assert not {i for i in imports_of(name) if within(i, *barred)}
+    found = {i for i in imports_of(name) if within(i, *barred)}
+    # How a file is written whole is no matter of genomes; checkpoints use it.
+    assert found <= ({"data_tools.atomic"} if name == "seqnorm.checkpoint" else set())
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if within(name, "seqnorm")])
@@ -175,7 +177,7 @@ def test_a_layer_loads_torch_and_nothing_else_heavy() -> None:
 def test_training_loads_nothing_of_the_experiments() -> None:
     loaded = loaded_after("import seqnorm.training, seqnorm.models")
     assert "safetensors" in loaded
-    assert not loaded & (HEAVY | {"data_tools", "seqnorm.holdout"})
+    assert not loaded & (HEAVY | {"data_tools.genome", "seqnorm.holdout"})
 
 
 def test_the_command_line_loads_no_torch() -> None:

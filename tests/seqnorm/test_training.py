@@ -366,6 +366,24 @@ def test_a_run_stopped_after_any_epoch_goes_on_with_the_same_bits(
         assert predict(model, VALIDATION).tobytes() == expected[2]
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_a_run_on_a_gpu_goes_on_where_it_was_stopped(tmp_path: Path, precision: Any) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    config = replace(CONFIG, precision=precision, device="cuda")
+    whole = small()
+    expected = fit(whole, TRAIN, VALIDATION, config)
+    with pytest.raises(Stopped):
+        fit(
+            small(), TRAIN, VALIDATION, config, checkpoint=tmp_path / precision, on_epoch=stop_at(1)
+        )
+    again = small(seed=99)
+    history = fit(again, TRAIN, VALIDATION, config, checkpoint=tmp_path / precision)
+    assert history.best_epoch == expected.best_epoch
+    assert predict(again, VALIDATION) == pytest.approx(predict(whole, VALIDATION), abs=1e-3)
+
+
 def test_a_run_stopped_after_every_epoch_goes_on_with_the_same_bits(tmp_path: Path) -> None:
     expected = uninterrupted("cnn", "float32")
     for epoch in range(CONFIG.epochs):

@@ -62,5 +62,8 @@ def test_repeated_overrides_add_up(demo: Path, tmp_path: Path) -> None:
 def test_an_unknown_option_or_missing_spec_ends_with_exit_code_2(tmp_path: Path) -> None:
     assert seqnorm("holdout", str(tmp_path / "none.toml")).returncode == 2
     assert "no such spec" in seqnorm("holdout", str(tmp_path / "none.toml")).stderr
-    assert seqnorm("holdout", "x.toml", "--resum").returncode == 2
+    for mistake in (["holdout", "x.toml", "--resum"], ["holdot"], [], ["holdout"]):
+        done = seqnorm(*mistake)
+        assert done.returncode == 2
+        assert len(done.stderr.strip().splitlines()) == 1
     assert seqnorm("report", str(tmp_path)).returncode == 2
