@@ -65,7 +65,9 @@ class Record:
             for key in DATA_FILES
             if (name := getattr(spec.data, key)) is not None
         }
-        if not path.exists():
+        if not path.exists() or not any((folder / "trials").glob("*")):
+            # Where no trial was begun there is nothing to lose: a run that ended at a mistake in
+            # its spec is simply begun again.
             write_atomic(folder / "spec.toml", as_toml(spec))
             content = {"name": spec.name, "data_sha256": data, "sessions": [], "status": "new"}
             return cls(folder, content)

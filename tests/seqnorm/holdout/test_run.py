@@ -246,6 +246,7 @@ def test_resuming_with_another_spec_or_other_data_is_refused(
     with pytest.raises(InputError, match=r"another spec \(now: epochs = 4\)"):
         run(changed, finished[0], resume=True)
     record = json.loads((finished[0] / "run.json").read_text())
+    (tmp_path / "trials" / "one").mkdir(parents=True)
     (tmp_path / "run.json").write_text(json.dumps(record | {"data_sha256": {"genome": "0"}}))
     (tmp_path / "spec.toml").write_text((finished[0] / "spec.toml").read_text())
     with pytest.raises(InputError, match=r"data\.genome has changed"):
@@ -255,12 +256,23 @@ def test_resuming_with_another_spec_or_other_data_is_refused(
 def test_resuming_with_a_program_that_draws_other_windows_is_refused(
     demo: Path, small: list[str], finished: tuple[Path, Tables], tmp_path: Path
 ) -> None:
+    (tmp_path / "trials" / "one").mkdir(parents=True)
     for name in ("run.json", "spec.toml"):
         (tmp_path / name).write_text((finished[0] / name).read_text())
     record = json.loads((tmp_path / "run.json").read_text())
     (tmp_path / "run.json").write_text(json.dumps(record | {"windows_sha256": "0"}))
     with pytest.raises(InputError, match="not those that this run began with"):
         run(load_spec(demo, small), tmp_path, resume=True, say=lambda line: None)
+
+
+def test_a_run_that_ended_before_its_first_trial_can_be_begun_again(
+    demo: Path, small: list[str], tmp_path: Path
+) -> None:
+    wrong = load_spec(demo, [*small, "split.test=['chr99']", "split.primary=['chr99']"])
+    for _ in range(2):
+        with pytest.raises(InputError, match="chr99"):
+            run(wrong, tmp_path)
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == "failed"
 
 
 def test_two_runs_cannot_share_a_folder(demo: Path, small: list[str], tmp_path: Path) -> None:
