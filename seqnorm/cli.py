@@ -48,7 +48,7 @@ def holdout(
 
     folder = Path("runs") / loaded.name if out is None else out
     _say(f"{loaded.question}\nrun folder: {folder}")
-    count = workers or len(os.sched_getaffinity(0))
+    count = len(os.sched_getaffinity(0)) if workers is None else workers
     try:
         run_experiment(loaded, folder, resume=resume, workers=count, say=_say)
     except KeyboardInterrupt:

@@ -18,6 +18,9 @@ from seqnorm.holdout.tables import (
 
 Figures = Mapping[tuple[str, ...], Estimate]
 
+FEW_BLOCKS = 10
+"""Below this many blocks, an interval is too narrow."""
+
 NORM_TITLES = {
     "batch": "BatchNorm",
     "layer": "LayerNorm over channels",
@@ -61,6 +64,17 @@ def signed(value: float, digits: int) -> str:
     return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
+def level(value: float) -> str:
+    """A fraction that the spec sets, as a percentage with the digits it has.
+
+    Examples
+    --------
+    >>> level(0.01), level(0.005), level(0.95), level(0.999)
+    ('1 %', '0.5 %', '95 %', '99.9 %')
+    """
+    return f"{100 * value:g} %"
+
+
 @dataclass(frozen=True)
 class Answer:
     """The result in words.
@@ -87,6 +101,7 @@ def compose(spec: Spec, tables: Tables) -> Answer:
     rise = _rise(spec, rows[rows["norm"] == reference], reference)
     details = [_line(spec, rows, paired, norm) for norm in spec.norms if norm != reference]
     details += _baseline_lines(spec, tables)
+    details += _caveats(spec, tables, model, negatives)
     return Answer(f"{rise}; {_verdict(spec, paired, reference)}.", tuple(details))
 
 
@@ -102,7 +117,7 @@ def _rise(spec: Spec, rows: pd.DataFrame, reference: str) -> str:
     else:
         say = "No clear change of the false-alarm rate"
     return (
-        f"{say}: at the threshold that gives {percent(aim, 0)} on validation, {title(reference)} "
+        f"{say}: at the threshold that gives {level(aim)} on validation, {title(reference)} "
         f"gives {where} (mean {percent(mean.estimate)}, {_range(spec, mean)})"
     )
 
@@ -171,12 +186,34 @@ def _baseline_lines(spec: Spec, tables: Tables) -> list[str]:
     return lines
 
 
+def _caveats(spec: Spec, tables: Tables, model: str, negatives: str) -> list[str]:
+    """Say what the intervals of the answer leave out."""
+    lines = []
+    parts = only(tables.chromosomes, chrom=["validation", *spec.split.primary])
+    few = parts[parts["blocks"] < FEW_BLOCKS]
+    if len(few):
+        named = [f"{n} {chrom}" for chrom, n in zip(few["chrom"], few["blocks"], strict=True)]
+        lines.append(
+            f"Caution: fewer than {FEW_BLOCKS} blocks to draw from ({', '.join(named)}), so the "
+            "intervals are too narrow."
+        )
+    if len(spec.training.seeds) == 1:
+        lines.append("Caution: one seed, so the intervals hold no spread between seeds.")
+    kept = only(tables.tuning, model=model, negatives=negatives, chosen=True, diverged=True)
+    for norm, part in kept.groupby("norm", sort=False):
+        lines.append(
+            f"Caution: {title(str(norm))} diverged with {len(part)} of "
+            f"{len(spec.training.seeds)} seeds; what it had learnt until then was measured."
+        )
+    return lines
+
+
 def _points(row: Estimate) -> str:
     return f"{signed(100 * row.estimate, 1)} points"
 
 
 def _range(spec: Spec, row: Estimate, *, points: bool = False) -> str:
-    level = f"{100 * spec.evaluation.confidence:.0f} % interval"
+    interval = f"{level(spec.evaluation.confidence)} interval"
     if points:
-        return f"{level} {signed(100 * row.low, 1)} to {signed(100 * row.high, 1)}"
-    return f"{level} {100 * row.low:.1f} to {100 * row.high:.1f}"
+        return f"{interval} {signed(100 * row.low, 1)} to {signed(100 * row.high, 1)}"
+    return f"{interval} {100 * row.low:.1f} to {100 * row.high:.1f}"

@@ -66,7 +66,8 @@ def features(name: str, motif: str | None, windows: WindowSet) -> NDArray[np.flo
     """Features of shape (N, F) of the windows without their margins."""
     codes = windows.codes[:, windows.margin : windows.codes.shape[1] - windows.margin]
     if name == GC_ALONE:
-        return gc_fraction(codes)[:, None].astype(np.float32)
+        # A window without one known base says nothing: half.
+        return np.nan_to_num(gc_fraction(codes), nan=0.5)[:, None].astype(np.float32)
     parts = [kmer_counts(codes)]
     if name == KMERS_AND_MOTIF and motif is not None:
         parts.append(best_match(codes, read_motif(motif).log_odds())[:, None])

@@ -138,7 +138,9 @@ def measure(spec: Spec, table: pd.DataFrame, scores: Floats) -> Measures:
                     continue
                 rate = metrics.called_fraction(data, here, weights, thresholds)
                 size = weights @ np.bincount(data.blocks[here], minlength=data.n_blocks)
-                false_alarms[decile] += np.nan_to_num(rate) * size
+                # No window of this chromosome drawn is no false alarm; no threshold is no rate.
+                found = np.where(size > 0, rate, 0.0) * size
+                false_alarms[decile] += np.where(np.isnan(thresholds), np.nan, found)
                 negatives[decile] += size
     deciles = np.divide(
         false_alarms, negatives, out=np.full_like(negatives, np.nan), where=negatives > 0

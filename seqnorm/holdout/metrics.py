@@ -182,8 +182,9 @@ def gc_correlation(data: Scored) -> float:
 def calibration_error(data: Scored, bins: int = 10) -> float:
     """Expected calibration error of the logits' probabilities over equal-width bins.
 
-    Guo et al. (2017), arXiv:1706.04599: the mean gap between confidence and accuracy, weighted by
-    the number of windows in a bin.
+    The mean gap between the probability given to the positive class and its frequency, weighted
+    by the number of windows in a bin; Guo et al. (2017), arXiv:1706.04599, do the same with the
+    probability of the top class.
     """
     probability = 1 / (1 + np.exp(-np.clip(data.scores, -60, 60)))
     bin_of = np.minimum((probability * bins).astype(np.int64), bins - 1)

@@ -45,6 +45,8 @@ def _plain(axes: Axes) -> None:
 
 
 def _legend_below(axes: Axes, columns: int) -> None:
+    if not axes.get_legend_handles_labels()[0]:
+        return
     axes.legend(
         loc="upper center",
         bbox_to_anchor=(0.5, -0.16),
@@ -100,7 +102,9 @@ def gc_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> Figure:
     )
     axes.set_xlabel("GC fraction of the window (median of the decile)")
     axes.set_ylabel("false-alarm rate, %")
-    axes.set_ylim(0, 150 * float(shown.loc[shown["norm"] != "gc", "estimate"].max()))
+    highest = float(shown.loc[shown["norm"] != "gc", "estimate"].max())
+    if highest > 0:
+        axes.set_ylim(0, 150 * highest)
     _plain(axes)
     _legend_below(axes, 3)
     return figure

@@ -65,7 +65,13 @@ class Record:
             for key in DATA_FILES
             if (name := getattr(spec.data, key)) is not None
         }
-        if not path.exists() or not any((folder / "trials").glob("*")):
+        begun = any((folder / "trials").glob("*"))
+        if not path.exists() or not begun:
+            if begun:
+                raise InputError(
+                    f"{folder}: holds trials without the run.json that says what they were made "
+                    "of; remove the folder or give another --out"
+                )
             # Where no trial was begun there is nothing to lose: a run that ended at a mistake in
             # its spec is simply begun again.
             write_atomic(folder / "spec.toml", as_toml(spec))
@@ -79,9 +85,12 @@ class Record:
         try:
             content = json.loads(path.read_text())
             before = (folder / "spec.toml").read_text()
-        except (OSError, ValueError) as error:
+            data_before, sessions = content["data_sha256"], content["sessions"]
+            if not (isinstance(data_before, dict) and isinstance(sessions, list)):
+                raise TypeError("it is no record of a run")
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: cannot be read ({error}); give another --out") from error
-        _refuse_changes(folder, before, as_toml(spec), content["data_sha256"], data)
+        _refuse_changes(folder, before, as_toml(spec), data_before, data)
         return cls(folder, content)
 
     def begin(self, workers: int, threads: int) -> None:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from data_tools.atomic import write_atomic
 from data_tools.errors import InputError
 from seqnorm.holdout import plots
-from seqnorm.holdout.answer import compose, percent, signed, title
+from seqnorm.holdout.answer import FEW_BLOCKS, compose, level, percent, signed, title
 from seqnorm.holdout.run import read_tables
 from seqnorm.holdout.spec import Spec, load_spec
 from seqnorm.holdout.summary import summarize
@@ -25,7 +25,6 @@ METRIC_TITLES = {
     "recall": "Recall",
     "gc_auroc": "AUROC at equal GC",
 }
-FEW_BLOCKS = 10
 
 
 def write_report(folder: Path) -> str:
@@ -68,15 +67,19 @@ def write_report(folder: Path) -> str:
         ],
         spec_text=(folder / "spec.toml").read_text(),
         few_blocks=FEW_BLOCKS,
+        level=level,
         percent=percent,
         signed=signed,
         title=title,
         reference=reference_norm(spec),
         seconds=seconds,
     )
-    write_atomic(folder / "report.html", page)
     workers = record["sessions"][-1]["workers"]
-    write_atomic(folder / "summary.md", summarize(spec, tables, answer, seconds, workers))
+    try:
+        write_atomic(folder / "report.html", page)
+        write_atomic(folder / "summary.md", summarize(spec, tables, answer, seconds, workers))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written: {error.strerror or error}") from error
     return "\n".join([answer.sentence, *(f"- {line}" for line in answer.details)])
 
 

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import fields
 from itertools import product
@@ -14,7 +15,10 @@ from typing import Any
 import pandas as pd
 
 from data_tools.atomic import write_atomic
+from data_tools.errors import InputError
 from data_tools.genome import Genome
+from data_tools.motifs import read_motif
+from seqnorm.checkpoint import CheckpointError
 from seqnorm.holdout import jobs
 from seqnorm.holdout.baselines import baseline_names
 from seqnorm.holdout.measures import Measures
@@ -60,11 +64,14 @@ def run(
     Raises
     ------
     InputError
-        For a folder in use, a changed spec, or data that do not fit.
+        For a folder in use or not writable, a changed spec, data that do not fit, a damaged
+        checkpoint, or a worker that was killed.
     KeyboardInterrupt
         When stopped; the folder can be resumed.
     """
-    with locked(folder), _termination_as_interrupt():
+    if workers < 1:
+        raise InputError(f"the number of workers must be at least 1, not {workers}")
+    with _faults_in_one_line(folder), locked(folder), _termination_as_interrupt():
         record = Record.open(folder, spec, resume=resume)
         record.begin(workers, spec.training.threads)
         try:
@@ -104,6 +111,27 @@ def read_tables(folder: Path) -> Tables:
 
 
 @contextmanager
+def _faults_in_one_line(folder: Path) -> Iterator[None]:
+    """Turn what the machine refuses into a line that says what to do."""
+    try:
+        yield
+    except InputError:
+        raise
+    except CheckpointError as error:
+        raise InputError(str(error)) from error
+    except BrokenProcessPool as error:
+        raise InputError(
+            f"{folder}: a worker was killed, as happens when memory runs out; go on with --resume "
+            "and fewer --workers"
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or folder}: {error.strerror or error}; see to it and go on with "
+            "--resume, or give another --out"
+        ) from error
+
+
+@contextmanager
 def _termination_as_interrupt() -> Iterator[None]:
     """Let a polite kill stop the run as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
@@ -127,6 +155,9 @@ def _draw_windows(
 
     Returns what was counted on the way, and a checksum of all windows.
     """
+    if spec.data.motif is not None:
+        # A baseline reads it, hours after the start: refuse what it could not read now.
+        _check_motif(spec)
     (folder / "windows").mkdir(exist_ok=True)
     tables: list[pd.DataFrame] = []
     checksum = hashlib.sha256()
@@ -147,6 +178,16 @@ def _draw_windows(
     write_atomic(folder / "windows.csv", all_windows.to_csv(index=False, float_format="%.6g"))
     say(f"drew {len(tables[0]):,} evaluation windows and {len(tables) - 1} training sets")
     return source.counts, checksum.hexdigest()
+
+
+def _check_motif(spec: Spec) -> None:
+    assert spec.data.motif is not None
+    columns = read_motif(spec.data.motif).counts.shape[1]
+    if columns > spec.data.width:
+        raise InputError(
+            f"{spec.data.motif}: a motif of {columns} bases does not fit into windows of "
+            f"{spec.data.width}; make data.width larger"
+        )
 
 
 class _Schedule:

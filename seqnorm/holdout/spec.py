@@ -84,7 +84,8 @@ class Training:
     """The training loop; see `seqnorm.training.TrainingConfig`."""
 
     learning_rates: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    # The upper bound is that of `seqnorm.training.TrainingConfig`.
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**43)], ...], Field(min_length=1)]
     tuning_seeds: Count = 1
     epochs: Count = 12
     batch_size: Annotated[int, Field(ge=2)] = 64
@@ -145,6 +146,8 @@ def load_spec(path: str | Path, overrides: Sequence[str] = (), *, runnable: bool
         raise SpecError(f"{path}: no such spec; give the path of a TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
         raise SpecError(f"{path}: not a TOML file: {error}") from error
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
     for override in overrides:
         _override(raw, override)
     try:
@@ -241,7 +244,10 @@ def _check(spec: Spec) -> None:
     for label, values in (
         ("norms", spec.norms),
         ("split.train", spec.split.train),
+        ("split.validation", spec.split.validation),
         ("split.test", spec.split.test),
+        ("split.primary", spec.split.primary),
+        ("negatives.kinds", spec.negatives.kinds),
         ("training.seeds", spec.training.seeds),
         ("training.learning_rates", spec.training.learning_rates),
         ("models", [model.name for model in spec.models]),

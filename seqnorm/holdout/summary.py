@@ -2,7 +2,7 @@
 
 from seqnorm.holdout.answer import Answer, percent, title
 from seqnorm.holdout.spec import Spec
-from seqnorm.holdout.tables import BASELINE, PRIMARY, Tables, estimates, only
+from seqnorm.holdout.tables import BASELINE, PRIMARY, Estimate, Tables, estimates, only
 
 METRICS = {"false_alarm_rate": "false alarms", "recall": "recall", "auroc": "AUROC"}
 
@@ -39,10 +39,7 @@ def summarize(spec: Spec, tables: Tables, answer: Answer, seconds: float, worker
     )
     for norm, part in rows.groupby("norm", sort=False):
         values = estimates(part, "metric", "chrom")
-        cells = [
-            f"{values[m, c].estimate:.3f}" if m == "auroc" else percent(values[m, c].estimate)
-            for m, c in columns
-        ]
+        cells = [_cell(values.get((m, c)), m) for m, c in columns]
         lines.append(f"| {' | '.join([title(str(norm)), *cells])} |")
     lines += [
         "",
@@ -52,3 +49,10 @@ def summarize(spec: Spec, tables: Tables, answer: Answer, seconds: float, worker
         "",
     ]
     return "\n".join(lines)
+
+
+def _cell(found: Estimate | None, metric: str) -> str:
+    """An estimate; a dash where few positives leave a chromosome, and the mean, without one."""
+    if found is None:
+        return "–"
+    return f"{found.estimate:.3f}" if metric == "auroc" else percent(found.estimate)

@@ -13,7 +13,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from seqnorm.holdout.measures import METRICS, POINTS, Measures, part_names, part_rows
+from seqnorm.holdout import metrics
+from seqnorm.holdout.measures import (
+    DECILES,
+    METRICS,
+    POINTS,
+    Measures,
+    gc_decile_edges,
+    part_names,
+    part_rows,
+)
 from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.trial import Trained, Trial
 
@@ -259,16 +268,16 @@ def _deciles(
 ) -> pd.DataFrame:
     """False-alarm rate of the test negatives by GC decile."""
     test = evaluation[(evaluation["part"] == "test") & (evaluation["label"] == 0)]
-    gc = np.sort(test["gc"].to_numpy())
-    middles = [float(np.median(part)) for part in np.array_split(gc, 10)]
+    stratum = metrics.gc_strata(test["gc"].to_numpy(), gc_decile_edges(spec, evaluation))
+    middle = test.groupby(stratum)["gc"].median().reindex(range(DECILES))
     return pd.DataFrame(
         [
             _named(cell)
-            | {"decile": decile + 1, "gc_median": middles[decile]}
+            | {"decile": decile + 1, "gc_median": float(middle[decile])}
             | _interval(spec, values[decile])
             for cell, found in cells.items()
             for values in [_over_seeds([measures.deciles for measures in found])]
-            for decile in range(10)
+            for decile in range(DECILES)
         ]
     )
 

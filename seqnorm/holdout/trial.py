@@ -45,7 +45,11 @@ class Trial:
     def id(self) -> str:
         """Name of its folder."""
         norm = self.norm.replace(":", "")
-        return f"{self.model}-{self.negatives}-{norm}-lr{self.learning_rate:g}-s{self.seed}"
+        rate = f"{self.learning_rate:g}"
+        if float(rate) != self.learning_rate:
+            # Rates that differ only further down must not share a folder.
+            rate = repr(self.learning_rate)
+        return f"{self.model}-{self.negatives}-{norm}-lr{rate}-s{self.seed}"
 
     @property
     def cell(self) -> tuple[str, str, str]:

@@ -88,6 +88,10 @@ class WindowSource:
         self.peaks = peaks[peaks["chrom"].isin(used)].reset_index(drop=True)
         self.positives = summit_windows(self.peaks, genome.lengths, spec.data.width, on_edge="drop")
         self.counts["positives dropped at a chromosome end"] = len(self.peaks) - len(self.positives)
+        learnt = self.positives[self.positives["chrom"].isin(split.train)]
+        kept = inside(learnt, self.regions.train, spec.data.jitter)
+        kept |= inside(learnt, self.regions.validation)
+        self.counts["positives dropped at a border of training and validation"] = int((~kept).sum())
         if spec.data.exclude is not None:
             forbidden = [self.peaks, read_intervals(spec.data.exclude, genome)]
         else:
@@ -125,6 +129,11 @@ class WindowSource:
             # A positive without its partners would bring back the shift that matching removes.
             positives = positives.drop(index=positives.index[drawn.unmatched])
             self.counts[f"positives without a match ({kind}, seed {seed})"] = len(drawn.unmatched)
+            if positives.empty:
+                raise InputError(
+                    f"no training peak has its {per_positive} {kind} windows (seed {seed}); lower "
+                    "negatives.per_positive or choose another kind"
+                )
         table = _labelled("train", positives, drawn.windows)
         return self._encode(table, margin)
 
@@ -132,7 +141,10 @@ class WindowSource:
         here = self.positives[self.positives["chrom"].isin(regions["chrom"])]
         keep = inside(here, regions, margin)
         if name == "training" and not keep.any():
-            raise InputError("no peak lies in the training regions; check split.train")
+            raise InputError(
+                f"no peak with room for a window of {self.spec.data.width} bases lies in the "
+                "training regions; check data.width and split.train"
+            )
         return here[keep].reset_index(drop=True)
 
     def _part(self, part: str, regions: pd.DataFrame) -> pd.DataFrame:
@@ -140,16 +152,25 @@ class WindowSource:
         # Each chromosome has a seed of its own: taking one out leaves the others as they were.
         name = f"{part}/{','.join(dict.fromkeys(regions['chrom']))}"
         wanted = self.spec.negatives.evaluation
-        drawn = background_windows(
-            self.genome,
-            positives,
-            regions,
-            "random",
-            count=wanted,
-            width=self.spec.data.width,
-            forbidden=pd.concat([self.forbidden, self.positives]),
-            seed=self.spec.data.seed * 1_000_003 + zlib.crc32(name.encode()),
-        )
+        if part == VALIDATION and positives.empty:
+            raise InputError(
+                f"no peak with room for a window of {self.spec.data.width} bases lies in the "
+                "validation regions, so nothing could choose epochs and rates; check data.width, "
+                "split.validation, split.validation_every and split.block"
+            )
+        try:
+            drawn = background_windows(
+                self.genome,
+                positives,
+                regions,
+                "random",
+                count=wanted,
+                width=self.spec.data.width,
+                forbidden=pd.concat([self.forbidden, self.positives]),
+                seed=self.spec.data.seed * 1_000_003 + zlib.crc32(name.encode()),
+            )
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
         self.counts[f"{name} positives"] = len(positives)
         self.counts[f"{name} negatives drawn"] = len(drawn.windows)
         self.counts[f"{name} negatives missing"] = wanted - len(drawn.windows)

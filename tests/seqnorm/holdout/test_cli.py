@@ -49,6 +49,15 @@ def test_a_mistake_is_one_line_on_stderr_with_exit_code_2(
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_no_workers_is_a_mistake(demo: Path, small: list[str], tmp_path: Path) -> None:
+    done = seqnorm(
+        *("holdout", str(demo), "--out", str(tmp_path / "r"), "--workers", "0"),
+        *("--override", *small),
+    )
+    assert done.returncode == 2
+    assert "worker" in done.stderr
+
+
 def test_repeated_overrides_add_up(demo: Path, tmp_path: Path) -> None:
     done = seqnorm(
         *("holdout", str(demo), "--out", str(tmp_path)),

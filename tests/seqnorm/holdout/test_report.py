@@ -1,5 +1,6 @@
 """The report is drawn from made-up tables, so that what it must say is known."""
 
+import dataclasses
 import html.parser
 import json
 import re
@@ -127,6 +128,58 @@ def test_the_primary_row_is_the_mean_of_the_primary_chromosomes(spec: Spec) -> N
     summary = made_up(spec, dict.fromkeys(spec.norms, 0.05), noise=0.0).summary
     rows = summary.query("norm == 'batch' and metric == 'auroc'").set_index("chrom")["estimate"]
     assert rows["primary"] == pytest.approx((rows["chr3"] + rows["chr19"]) / 2)
+
+
+def test_the_report_needs_no_metric_but_the_false_alarm_rate(spec: Spec, tmp_path: Path) -> None:
+    """Where every chromosome has few positives, nothing else is measured."""
+    measured: dict[Trial, Measures] = {}
+    tuned = []
+    for norm in spec.norms:
+        for seed in spec.training.seeds:
+            found = measures(0.05, 0.001, seed)
+            found.resampled[:, [i for i, m in enumerate(METRICS) if m != "false_alarm_rate"]] = (
+                np.nan
+            )
+            trial = Trial("cnn", "random", norm, 0.01, seed)
+            measured[trial] = Measures(
+                found.resampled, np.full_like(found.points, np.nan), found.deciles, 0.0
+            )
+            curve = [{"train_loss": 0.5, "validation_loss": 0.5, "validation_score": 0.4}]
+            tuned.append(Trained(trial, 0.4, 0, False, curve, 1.0))
+    chosen = {("cnn", "random", norm): 0.01 for norm in spec.norms}
+    evaluation = evaluation_table()
+    evaluation = evaluation[(evaluation["chrom"] != "chr4") | (evaluation["label"] == 0)]
+    tables = build_tables(spec, evaluation.reset_index(drop=True), measured, tuned, chosen)
+    write_report(run_folder(spec, tables, tmp_path))
+    summary = (tmp_path / "summary.md").read_text()
+    assert re.search(r"\| BatchNorm \|( 5\.0 % \|){3}( – \|){4}", summary)
+    parser = Parser()
+    parser.feed((tmp_path / "report.html").read_text())
+    assert not re.search(r"\bnan\b", parser.text)
+
+
+def test_the_answer_owns_up_to_few_blocks_one_seed_and_divergence(spec: Spec) -> None:
+    rates = dict.fromkeys(spec.norms, 0.05)
+    sound = "\n".join(compose(spec, made_up(spec, rates)).details)
+    assert "Caution" not in sound
+    one = dataclasses.replace(spec, training=dataclasses.replace(spec.training, seeds=(0,)))
+    tables = made_up(one, rates)
+    tables.chromosomes.loc[tables.chromosomes["chrom"].isin(["chr19", "chr4"]), "blocks"] = 3
+    tables.tuning.loc[tables.tuning["norm"] == "rms", "diverged"] = True
+    said = "\n".join(compose(one, tables).details)
+    assert "fewer than 10 blocks to draw from (3 chr19)" in said
+    assert "one seed, so the intervals hold no spread between seeds" in said
+    assert "RMSNorm diverged with 1 of 1 seeds" in said
+
+
+def test_rates_and_levels_below_a_percent_are_not_rounded_away(spec: Spec) -> None:
+    finer = dataclasses.replace(
+        spec,
+        evaluation=dataclasses.replace(spec.evaluation, false_alarm_rate=0.001, confidence=0.999),
+    )
+    answer = compose(finer, made_up(finer, dict.fromkeys(spec.norms, 0.05))).sentence
+    assert "threshold that gives 0.1 % on validation" in answer
+    assert "99.9 % interval" in answer
 
 
 class Parser(html.parser.HTMLParser):

@@ -1,6 +1,7 @@
 """The experiment end to end on small real data, in real processes that are really killed."""
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -15,10 +16,14 @@ import pytest
 
 from data_tools.errors import InputError
 from data_tools.genome import Genome
+from data_tools.negatives import Drawn
+from seqnorm.holdout import run as run_module
+from seqnorm.holdout import windows as windows_module
 from seqnorm.holdout.record import locked
 from seqnorm.holdout.run import read_tables, run
 from seqnorm.holdout.spec import load_spec
 from seqnorm.holdout.tables import Tables
+from seqnorm.holdout.trial import Trial
 from seqnorm.holdout.windows import WindowSource
 
 TABLES = ["trials", "summary", "differences", "deciles", "tuning", "curves", "chromosomes"]
@@ -286,3 +291,106 @@ def test_a_finished_run_resumes_at_once_to_the_same_tables(
     before = contents(finished[0])
     run(load_spec(demo, small), finished[0], resume=True, workers=1, say=lambda line: None)
     assert contents(finished[0]) == before
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_fewer_than_one_worker_is_refused(
+    demo: Path, small: list[str], tmp_path: Path, workers: int
+) -> None:
+    with pytest.raises(InputError, match=f"workers must be at least 1, not {workers}"):
+        run(load_spec(demo, small), tmp_path, workers=workers)
+
+
+def test_a_folder_that_cannot_be_made_is_refused(
+    demo: Path, small: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="give another --out"):
+        run(load_spec(demo, small), tmp_path / "file" / "run")
+
+
+def test_a_full_disk_is_said_in_one_line(
+    demo: Path, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run_module, "_draw_windows", full)
+    with pytest.raises(InputError, match="No space left on device; see to it and go on with"):
+        run(load_spec(demo, small), tmp_path)
+
+
+def test_trials_without_a_record_are_not_taken_for_those_of_this_spec(
+    demo: Path, small: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "trials" / "cnn-random-batch-lr0.01-s0").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"holds trials without the run\.json"):
+        run(load_spec(demo, small), tmp_path, resume=True)
+
+
+def test_a_motif_that_cannot_be_used_is_refused_before_any_training(
+    demo: Path, small: list[str], tmp_path: Path
+) -> None:
+    motif = tmp_path / "motif.jaspar"
+    motif.write_text(">x\nbad\n")
+    with pytest.raises(InputError, match="not a JASPAR matrix"):
+        run(load_spec(demo, [*small, f"data.motif={motif}"]), tmp_path / "a")
+    motif.write_text(">x y\n" + "".join(f"{b} [ {'1 ' * 251}]\n" for b in "ACGT"))
+    with pytest.raises(InputError, match="251 bases does not fit into windows of 250"):
+        run(load_spec(demo, [*small, f"data.motif={motif}"]), tmp_path / "b")
+    assert not (tmp_path / "a" / "trials").exists()
+    assert not (tmp_path / "b" / "trials").exists()
+
+
+def test_validation_without_a_positive_is_refused(
+    demo: Path, small: list[str], tmp_path: Path
+) -> None:
+    """Every score would be 0 there, and the first epoch would win without a word."""
+    spec = load_spec(demo, small)
+    rows = Path(spec.data.peaks).read_text().splitlines()
+    peaks = tmp_path / "peaks.bed"
+    peaks.write_text("".join("\t".join(r.split("\t")[:3]) + "\n" for r in rows if _aside(r)))
+    changed = load_spec(demo, [*small, f"data.peaks={peaks}"])
+    with Genome(spec.data.genome) as genome:
+        source = WindowSource(changed, genome)
+        with pytest.raises(InputError, match="lies in the validation regions"):
+            source.evaluation()
+
+
+def _aside(row: str) -> bool:
+    chrom, start = row.split("\t")[:2]
+    return chrom != "chr21" or int(start) // 1_000_000 % 5 != 0
+
+
+def test_a_test_chromosome_without_room_for_negatives_is_named(
+    demo: Path, small: list[str], tmp_path: Path
+) -> None:
+    spec = load_spec(demo, small)
+    with Genome(spec.data.genome) as genome:
+        end = genome.lengths["chr4"]
+        exclude = tmp_path / "exclude.bed"
+        exclude.write_text(f"chr4\t0\t{end}\n")
+        source = WindowSource(load_spec(demo, [*small, f"data.exclude={exclude}"]), genome)
+        with pytest.raises(InputError, match="test/chr4: no room for a background window"):
+            source.evaluation()
+
+
+def test_training_positives_that_all_lack_partners_are_refused(
+    demo: Path, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(genome: object, positives: pd.DataFrame, *more: object, **options: object) -> Drawn:
+        return Drawn(positives.head(0), len(positives), np.arange(len(positives)))
+
+    monkeypatch.setattr(windows_module, "background_windows", none)
+    spec = load_spec(demo, small)
+    with Genome(spec.data.genome) as genome:
+        source = WindowSource(spec, genome)
+        with pytest.raises(InputError, match=r"lower negatives\.per_positive"):
+            source.training("flank", 0)
+
+
+def test_learning_rates_that_are_nearly_equal_have_folders_of_their_own() -> None:
+    rates = (0.01, 0.01000001, 0.005, 1e-5, 1.0, 0.0)
+    names = [Trial("cnn", "random", "batch", rate, 0).id for rate in rates]
+    assert len(set(names)) == len(rates)
+    assert names[0] == "cnn-random-batch-lr0.01-s0"
