@@ -131,8 +131,9 @@ def _verdict(spec: Spec, paired: Figures, reference: str) -> str:
     lower = [norm for norm in norms if rows[norm].high < 0]
     higher = [norm for norm in norms if rows[norm].low > 0]
     parts = [
-        f"{', '.join(_effect(spec, rows[norm], norm) for norm in found)} {verb}"
-        for found, verb in ((lower, "lower it"), (higher, "raise it"))
+        f"{', '.join(_effect(spec, rows[norm], norm) for norm in found)} "
+        f"{verb}{'s' if len(found) == 1 else ''} it"
+        for found, verb in ((lower, "lower"), (higher, "raise"))
         if found
     ]
     same = [norm for norm in norms if norm not in lower + higher]

@@ -1,0 +1,77 @@
+"""What the documents say is so."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.M | re.S)
+    return [text for name, text in found if name == language]
+
+
+def test_the_readme_begins_with_the_two_commands() -> None:
+    assert blocks("")[0] == "make demo\nmake test\n"
+
+
+@pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.split("\n")[0])
+def test_the_python_of_the_readme_runs(code: str) -> None:
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for said in re.findall(r"print\(.*# (\(.*?\)):", code):
+        assert said in done.stdout
+
+
+def test_the_commands_of_the_readme_exist() -> None:
+    lines = [line for block in blocks("") for line in block.splitlines() if ".venv/bin/" in line]
+    assert len(lines) >= 4
+    for line in lines:
+        words = line.removeprefix(".venv/bin/").split()
+        program = Path(sys.executable).parent / words[0]
+        shown = subprocess.run([program, words[1], "--help"], capture_output=True, text=True)
+        assert shown.returncode == 0
+        for option in (word for word in words if word.startswith("--")):
+            assert option in shown.stdout
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda p: p.name
+)
+def test_links_between_files_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_tree_in_the_architecture_names_every_module_and_no_other() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    tree = re.search(r"```\n(.*?)```", text, flags=re.S)
+    assert tree
+    modules = {
+        path.name
+        for package in ("data_tools", "seqnorm", "federated")
+        for path in (ROOT / package).rglob("*.py")
+        if path.name != "__init__.py" and path.parent.name not in ("models", "layers", "backends")
+    }
+    assert set(re.findall(r"\w+\.py", tree[1])) == modules
+
+
+def test_versions_agree() -> None:
+    from seqnorm import __version__
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert project["version"] == __version__
+    assert f"version: {__version__}" in citation
+    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_figures_of_the_changelog_are_those_of_the_run_that_is_kept() -> None:
+    kept = (ROOT / "docs" / "results" / "human_ctcf" / "summary.md").read_text()
+    assert kept.strip() in (ROOT / "CHANGELOG.md").read_text()
