@@ -139,9 +139,9 @@ def _verdict(spec: Spec, paired: Figures, reference: str) -> str:
     same = [norm for norm in norms if norm not in lower + higher]
     if same:
         named = [norm for norm in same if norm.startswith("layer")] or same
-        who = "no norm changes it clearly" if len(same) == len(norms) else "the rest do not clearly"
+        who = "no norm changes it clearly" if same == norms else "no other norm changes it clearly"
         parts.append(f"{who} ({', '.join(_effect(spec, rows[n], n, bare=True) for n in named)})")
-    return f"against {title(reference)}, {' and '.join(parts)}"
+    return f"against {title(reference)}, {'; '.join(parts)}"
 
 
 def _effect(spec: Spec, row: Estimate, norm: str, *, bare: bool = False) -> str:

@@ -19,6 +19,8 @@ COLOURS = ("#000000", "#0072b2", "#56b4e9", "#009e73", "#d55e00", "#cc79a7", "#8
 MARKERS = "osD^vPX*"
 
 mpl.rcParams["svg.hashsalt"] = "seqnorm"
+# Large enough to be read where a phone shrinks the plot to its width.
+mpl.rcParams["font.size"] = 11.5
 
 
 def colour(spec: Spec, norm: str) -> str:
@@ -52,7 +54,7 @@ def _legend_below(axes: Axes, columns: int) -> None:
         bbox_to_anchor=(0.5, -0.16),
         ncols=columns,
         frameon=False,
-        fontsize=9,
+        fontsize=10.5,
         handletextpad=0.4,
         columnspacing=1.2,
     )
@@ -97,7 +99,7 @@ def gc_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> Figure:
         (float(shown["gc_median"].min()), aim),
         xytext=(0, 4),
         textcoords="offset points",
-        fontsize=9,
+        fontsize=10.5,
         color="#666666",
     )
     axes.set_xlabel("GC fraction of the window (median of the decile)")
@@ -136,7 +138,7 @@ def chromosome_plot(spec: Spec, tables: Tables, model: str, negatives: str, metr
         )
     gc = tables.chromosomes.set_index("chrom")["gc_negatives"]
     axes.set_xticks(
-        range(len(chroms)), [f"{chrom}\nGC {gc[chrom]:.3f}" for chrom in chroms], fontsize=9
+        range(len(chroms)), [f"{chrom}\nGC {gc[chrom]:.3f}" for chrom in chroms], fontsize=10.5
     )
     if metric == "false_alarm_rate":
         axes.axhline(
@@ -173,8 +175,8 @@ def difference_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> F
             )
             axes.plot(scale * row["estimate"], place, marker(spec, norm), color=colour(spec, norm))
         axes.axvline(0, color="#999999", linewidth=1)
-        axes.set_xlabel(label, fontsize=9)
-        axes.tick_params(labelsize=9)
+        axes.set_xlabel(label, fontsize=10.5)
+        axes.tick_params(labelsize=10.5)
         axes.tick_params(axis="y", length=0)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.grid(axis="x", color="#dddddd", linewidth=0.7)
