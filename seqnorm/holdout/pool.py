@@ -20,7 +20,7 @@ OnProgress = Callable[[str, int], None]
 
 
 # glibc gives freed memory back to the system and asks for it again at every training step, which
-# costs up to a quarter of the time; these make it keep what it has.
+# costs about an eighth of the time; these make it keep what it has.
 _KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000"}
 
 
