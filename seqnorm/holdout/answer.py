@@ -15,6 +15,7 @@ from seqnorm.holdout.tables import (
     only,
     reference_norm,
 )
+from seqnorm.holdout.windows import VALIDATION
 
 Figures = Mapping[tuple[str, ...], Estimate]
 
@@ -47,9 +48,9 @@ def title(norm: str) -> str:
     return NORM_TITLES.get(name, name) + (f" ({groups})" if groups else "")
 
 
-def percent(value: float, digits: int = 1) -> str:
-    """A fraction as a percentage."""
-    return f"{100 * value:.{digits}f} %"
+def percent(value: float) -> str:
+    """A measured fraction as a percentage."""
+    return f"{100 * value:.1f} %"
 
 
 def signed(value: float, digits: int) -> str:
@@ -109,7 +110,6 @@ def _rise(spec: Spec, rows: pd.DataFrame, reference: str) -> str:
     """Say whether false alarms exceed the rate that was aimed at."""
     far = estimates(only(rows, metric="false_alarm_rate"), "chrom")
     mean, aim = far[PRIMARY,], spec.evaluation.false_alarm_rate
-    where = ", ".join(f"{percent(far[chrom,].estimate)} on {chrom}" for chrom in spec.split.primary)
     if mean.low > aim:
         say = "Yes, false alarms rise"
     elif mean.high < aim:
@@ -118,7 +118,7 @@ def _rise(spec: Spec, rows: pd.DataFrame, reference: str) -> str:
         say = "No clear change of the false-alarm rate"
     return (
         f"{say}: at the threshold that gives {level(aim)} on validation, {title(reference)} "
-        f"gives {where} (mean {percent(mean.estimate)}, {_range(spec, mean)})"
+        f"gives {_rates(spec, far)} (mean {percent(mean.estimate)}, {_range(spec, mean)})"
     )
 
 
@@ -157,16 +157,11 @@ def _line(spec: Spec, rows: pd.DataFrame, paired: Figures, norm: str) -> str:
         f"({_points(paired[norm, 'false_alarm_rate'])}, "
         f"{_range(spec, paired[norm, 'false_alarm_rate'], points=True)})"
     ]
-    for metric, label in (("recall", "recall"), ("auroc", "AUROC")):
-        if (norm, metric) in paired:
-            row = paired[norm, metric]
-            if metric == "recall":
-                parts.append(f"recall {_points(row)}, {_range(spec, row, points=True)}")
-            else:
-                parts.append(
-                    f"{label} {signed(row.estimate, 3)}, {signed(row.low, 3)} to "
-                    f"{signed(row.high, 3)}"
-                )
+    if recall := paired.get((norm, "recall")):
+        parts.append(f"recall {_points(recall)}, {_range(spec, recall, points=True)}")
+    if auroc := paired.get((norm, "auroc")):
+        change, low, high = (signed(value, 3) for value in auroc)
+        parts.append(f"AUROC {change}, {low} to {high}")
     return "; ".join(parts) + "."
 
 
@@ -179,10 +174,7 @@ def _baseline_lines(spec: Spec, tables: Tables) -> list[str]:
     )
     lines = []
     for norm, part in rows.groupby("norm", sort=False):
-        far = estimates(part, "chrom")
-        rates = ", ".join(
-            f"{percent(far[chrom,].estimate)} on {chrom}" for chrom in spec.split.primary
-        )
+        rates = _rates(spec, estimates(part, "chrom"))
         lines.append(f"Baseline {title(str(norm))}: false alarms {rates}.")
     return lines
 
@@ -190,7 +182,7 @@ def _baseline_lines(spec: Spec, tables: Tables) -> list[str]:
 def _caveats(spec: Spec, tables: Tables, model: str, negatives: str) -> list[str]:
     """Say what the intervals of the answer leave out."""
     lines = []
-    parts = only(tables.chromosomes, chrom=["validation", *spec.split.primary])
+    parts = only(tables.chromosomes, chrom=[VALIDATION, *spec.split.primary])
     few = parts[parts["blocks"] < FEW_BLOCKS]
     if len(few):
         named = [f"{n} {chrom}" for chrom, n in zip(few["chrom"], few["blocks"], strict=True)]
@@ -207,6 +199,11 @@ def _caveats(spec: Spec, tables: Tables, model: str, negatives: str) -> list[str
             f"{len(spec.training.seeds)} seeds; what it had learnt until then was measured."
         )
     return lines
+
+
+def _rates(spec: Spec, far: Figures) -> str:
+    """False-alarm rate of each primary chromosome, of figures by chromosome."""
+    return ", ".join(f"{percent(far[chrom,].estimate)} on {chrom}" for chrom in spec.split.primary)
 
 
 def _points(row: Estimate) -> str:

@@ -17,7 +17,7 @@ from data_tools.encode import gc_fraction
 from data_tools.motifs import best_match, read_motif
 from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.trial import validation_score
-from seqnorm.holdout.windows import WindowSet
+from seqnorm.holdout.windows import VALIDATION, WindowSet
 
 GC_ALONE = "gc"
 KMERS = "kmers"
@@ -92,7 +92,7 @@ def fit_baseline(
 ) -> Fitted:
     """Fit for every penalty, keep the one with the best validation score."""
     x, y = features(name, motif, training), training.table["label"].to_numpy()
-    rows = np.flatnonzero((evaluation.table["part"] == "validation").to_numpy())
+    rows = np.flatnonzero((evaluation.table["part"] == VALIDATION).to_numpy())
     labels = evaluation.table["label"].to_numpy()[rows]
     best: Fitted | None = None
     for penalty in PENALTIES:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from data_tools.atomic import write_atomic
 from seqnorm.holdout import metrics
 from seqnorm.holdout.spec import Spec
+from seqnorm.holdout.windows import VALIDATION
 
 Floats = NDArray[np.float64]
 
@@ -26,7 +27,6 @@ NEEDS_POSITIVES = ("auroc", "auprc", "recall", "gc_auroc")
 POINTS = ("gc_correlation", "calibration_error")
 """Metrics without an interval."""
 DECILES = 10
-VALIDATION = "validation"
 
 
 @dataclass(frozen=True)

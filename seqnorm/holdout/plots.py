@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from seqnorm.holdout.answer import title
 from seqnorm.holdout.spec import Spec
-from seqnorm.holdout.tables import BASELINE, PRIMARY, Tables, only, reference_norm
+from seqnorm.holdout.tables import BASELINE, PRIMARY, Tables, estimates, only, reference_norm
 
 # Okabe & Ito's palette, told apart by colour-blind readers too; the yellow is too pale for lines.
 COLOURS = ("#000000", "#0072b2", "#56b4e9", "#009e73", "#d55e00", "#cc79a7", "#8c6d1f", "#777777")
@@ -21,6 +21,8 @@ MARKERS = "osD^vPX*"
 mpl.rcParams["svg.hashsalt"] = "seqnorm"
 # Large enough to be read where a phone shrinks the plot to its width.
 mpl.rcParams["font.size"] = 11.5
+SMALL = 10.5
+"""Size of legends and the like, in points."""
 
 
 def colour(spec: Spec, norm: str) -> str:
@@ -54,7 +56,7 @@ def _legend_below(axes: Axes, columns: int) -> None:
         bbox_to_anchor=(0.5, -0.16),
         ncols=columns,
         frameon=False,
-        fontsize=10.5,
+        fontsize=SMALL,
         handletextpad=0.4,
         columnspacing=1.2,
     )
@@ -99,7 +101,7 @@ def gc_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> Figure:
         (float(shown["gc_median"].min()), aim),
         xytext=(0, 4),
         textcoords="offset points",
-        fontsize=10.5,
+        fontsize=SMALL,
         color="#666666",
     )
     axes.set_xlabel("GC fraction of the window (median of the decile)")
@@ -138,7 +140,7 @@ def chromosome_plot(spec: Spec, tables: Tables, model: str, negatives: str, metr
         )
     gc = tables.chromosomes.set_index("chrom")["gc_negatives"]
     axes.set_xticks(
-        range(len(chroms)), [f"{chrom}\nGC {gc[chrom]:.3f}" for chrom in chroms], fontsize=10.5
+        range(len(chroms)), [f"{chrom}\nGC {gc[chrom]:.3f}" for chrom in chroms], fontsize=SMALL
     )
     if metric == "false_alarm_rate":
         axes.axhline(
@@ -154,7 +156,7 @@ def chromosome_plot(spec: Spec, tables: Tables, model: str, negatives: str, metr
 
 
 def difference_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> Figure:
-    """Difference to the reference on the primary chromosomes, with intervals, for two metrics."""
+    """Difference to the reference on the primary chromosomes, with intervals, a panel a metric."""
     rows = only(tables.differences, model=model, negatives=negatives, chrom=PRIMARY)
     norms = [norm for norm in spec.norms if (rows["norm"] == norm).any()]
     panels: Sequence[tuple[str, str, float]] = (
@@ -165,18 +167,16 @@ def difference_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> F
     figure = Figure(figsize=(7.2, 0.42 * len(norms) + 1.2))
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (metric, label, scale) in zip(grid, panels, strict=True):
-        part = rows[rows["metric"] == metric].set_index("norm")
+        found = estimates(only(rows, metric=metric), "norm")
         for place, norm in enumerate(norms):
-            if norm not in part.index:
+            if (norm,) not in found:
                 continue
-            row = part.loc[norm]
-            axes.plot(
-                [scale * row["low"], scale * row["high"]], [place] * 2, color=colour(spec, norm)
-            )
-            axes.plot(scale * row["estimate"], place, marker(spec, norm), color=colour(spec, norm))
+            row = found[norm,]
+            axes.plot([scale * row.low, scale * row.high], [place] * 2, color=colour(spec, norm))
+            axes.plot(scale * row.estimate, place, marker(spec, norm), color=colour(spec, norm))
         axes.axvline(0, color="#999999", linewidth=1)
-        axes.set_xlabel(label, fontsize=10.5)
-        axes.tick_params(labelsize=10.5)
+        axes.set_xlabel(label, fontsize=SMALL)
+        axes.tick_params(labelsize=SMALL)
         axes.tick_params(axis="y", length=0)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.grid(axis="x", color="#dddddd", linewidth=0.7)

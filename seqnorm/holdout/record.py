@@ -66,12 +66,12 @@ class Record:
             if (name := getattr(spec.data, key)) is not None
         }
         begun = any((folder / "trials").glob("*"))
-        if not path.exists() or not begun:
-            if begun:
-                raise InputError(
-                    f"{folder}: holds trials without the run.json that says what they were made "
-                    "of; remove the folder or give another --out"
-                )
+        if begun and not path.exists():
+            raise InputError(
+                f"{folder}: holds trials without the run.json that says what they were made of; "
+                "remove the folder or give another --out"
+            )
+        if not begun:
             # Where no trial was begun there is nothing to lose: a run that ended at a mistake in
             # its spec is simply begun again.
             write_atomic(folder / "spec.toml", as_toml(spec))

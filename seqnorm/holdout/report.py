@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 from data_tools.atomic import write_atomic
 from data_tools.errors import InputError
 from seqnorm.holdout import plots
-from seqnorm.holdout.answer import FEW_BLOCKS, compose, level, percent, signed, title
+from seqnorm.holdout.answer import FEW_BLOCKS, compose, level, signed, title
 from seqnorm.holdout.run import read_tables
 from seqnorm.holdout.spec import Spec, load_spec
 from seqnorm.holdout.summary import summarize
 from seqnorm.holdout.tables import BASELINE, PRIMARY, Tables, estimates, only, reference_norm
+from seqnorm.holdout.windows import VALIDATION
 
 METRIC_TITLES = {
     "auroc": "AUROC",
@@ -68,7 +69,6 @@ def write_report(folder: Path) -> str:
         spec_text=(folder / "spec.toml").read_text(),
         few_blocks=FEW_BLOCKS,
         level=level,
-        percent=percent,
         signed=signed,
         title=title,
         reference=reference_norm(spec),
@@ -128,9 +128,7 @@ def _pivot(spec: Spec, tables: Tables, model: str, negatives: str, metric: str) 
     """Norms down, chromosomes across, an estimate with its interval in each cell."""
     rows = only(_rows_of(tables.summary, model, negatives), metric=metric)
     chroms = [
-        chrom
-        for chrom in ["validation", *spec.split.test, PRIMARY]
-        if (rows["chrom"] == chrom).any()
+        chrom for chrom in [VALIDATION, *spec.split.test, PRIMARY] if (rows["chrom"] == chrom).any()
     ]
     cells = estimates(rows, "norm", "chrom")
     names = dict.fromkeys(norm for norm, _ in cells)

@@ -157,7 +157,7 @@ def _draw_windows(
     """
     if spec.data.motif is not None:
         # A baseline reads it, hours after the start: refuse what it could not read now.
-        _check_motif(spec)
+        _check_motif(spec.data.motif, spec.data.width)
     (folder / "windows").mkdir(exist_ok=True)
     tables: list[pd.DataFrame] = []
     checksum = hashlib.sha256()
@@ -180,13 +180,12 @@ def _draw_windows(
     return source.counts, checksum.hexdigest()
 
 
-def _check_motif(spec: Spec) -> None:
-    assert spec.data.motif is not None
-    columns = read_motif(spec.data.motif).counts.shape[1]
-    if columns > spec.data.width:
+def _check_motif(path: str, width: int) -> None:
+    columns = read_motif(path).counts.shape[1]
+    if columns > width:
         raise InputError(
-            f"{spec.data.motif}: a motif of {columns} bases does not fit into windows of "
-            f"{spec.data.width}; make data.width larger"
+            f"{path}: a motif of {columns} bases does not fit into windows of {width}; make "
+            "data.width larger"
         )
 
 

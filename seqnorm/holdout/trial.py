@@ -24,7 +24,7 @@ from data_tools.atomic import write_atomic
 from seqnorm.batches import LabelledWindows
 from seqnorm.holdout.measures import Measures, measure
 from seqnorm.holdout.spec import Model, Spec
-from seqnorm.holdout.windows import WindowSet
+from seqnorm.holdout.windows import VALIDATION, WindowSet
 from seqnorm.models import build_model
 from seqnorm.training import TrainingConfig, fit, predict, resolve_device
 
@@ -131,7 +131,7 @@ def train(
     history = fit(
         model,
         tensors_of(training),
-        tensors_of(select(evaluation, "validation")),
+        tensors_of(select(evaluation, VALIDATION)),
         config_of(spec, trial),
         score=validation_score,
         checkpoint=folder / "checkpoint",

@@ -23,6 +23,7 @@ from data_tools.windows import inside, summit_windows, window_codes
 from seqnorm.holdout.spec import Spec
 
 VALIDATION = "validation"
+"""Name of the part that chooses, in the windows and in every table."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class WindowSource:
 
     def evaluation(self) -> WindowSet:
         """Validation windows, then the test windows of each chromosome in the spec's order."""
-        parts = [self._part("validation", self.regions.validation)]
+        parts = [self._part(VALIDATION, self.regions.validation)]
         for chrom in self.spec.split.test:
             mine = self.regions.test[self.regions.test["chrom"] == chrom]
             parts.append(self._part("test", mine))
