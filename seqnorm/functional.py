@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from seqnorm.backends import aten, reference
-from seqnorm.backends.reference import Inputs, Plan
+from seqnorm.backends.plan import ACTIVATIONS, Inputs, Plan, compute_dtype
 from seqnorm.moments import Moments
 
 __all__ = ["LAYOUTS", "OVER", "concrete", "normalize", "normalize_with_moments", "valid_positions"]
@@ -41,8 +41,10 @@ def normalize(
     layout: str = "NCL",
     mean: Tensor | None = None,
     var: Tensor | None = None,
+    activation: str | None = None,
+    residual: Tensor | None = None,
 ) -> Tensor:
-    """Normalize sequences over named axes.
+    """Normalize sequences over named axes; ``activation(norm(x) * weight + bias + residual)``.
 
     Parameters
     ----------
@@ -69,6 +71,10 @@ def normalize(
     mean, var : Tensor, optional
         ``(C,)``, both or neither: known statistics to use in place of the input's own, for
         ``over`` ``"L"`` and ``"NL"``.
+    activation : {"relu", "gelu"}, optional
+        Applied last, in the same pass over memory where the backend can; GELU in its exact form.
+    residual : Tensor, optional
+        Of the shape of ``x``: added before the activation, as in residual networks.
 
     Returns
     -------
@@ -90,16 +96,16 @@ def normalize(
     <BLANKLINE>
             [[-1.2200,  0.0000,  1.2200]]])
     """
-    plan = _plan(x, over, layout, groups)
-    inputs = _inputs(x, plan, lengths, weight, bias)
+    plan = _plan(x, over, layout, groups, center, eps, activation)
+    inputs = _inputs(x, plan, lengths, weight, bias, residual)
     if mean is not None or var is not None:
-        y = reference.standardize_given(inputs, *_known(x, plan, center, mean, var), eps)
+        y = reference.standardize_given(plan, inputs, *_known(x, plan, mean, var))
     elif not center:
-        y = reference.divide_by_rms(plan, inputs, eps)
+        y = reference.divide_by_rms(plan, inputs)
     elif _fused(plan, inputs):
-        y = aten.standardize(plan, inputs, eps)
+        y = aten.standardize(plan, inputs)
     else:
-        y, _ = reference.standardize(plan, inputs, eps)
+        y, _ = reference.standardize(plan, inputs)
     return plan.join(y).to(x.dtype)
 
 
@@ -113,12 +119,14 @@ def normalize_with_moments(
     bias: Tensor | None = None,
     eps: float = 1e-5,
     layout: str = "NCL",
+    activation: str | None = None,
+    residual: Tensor | None = None,
 ) -> tuple[Tensor, Moments]:
     """:func:`normalize` that also returns the moments it used.
 
     Parameters
     ----------
-    x, over, lengths, groups, weight, bias, eps, layout
+    x, over, lengths, groups, weight, bias, eps, layout, activation, residual
         As for :func:`normalize`.
 
     Returns
@@ -137,12 +145,12 @@ def normalize_with_moments(
     >>> moments.mean.tolist(), moments.var().tolist()
     ([4.0], [5.0])
     """
-    plan = _plan(x, over, layout, groups)
-    inputs = _inputs(x, plan, lengths, weight, bias)
+    plan = _plan(x, over, layout, groups, True, eps, activation)
+    inputs = _inputs(x, plan, lengths, weight, bias, residual)
     if over == "NL" and _fused(plan, inputs):
-        y, statistics = aten.batch_statistics(plan, inputs, eps)
+        y, statistics = aten.batch_statistics(plan, inputs)
     else:
-        y, statistics = reference.standardize(plan, inputs, eps)
+        y, statistics = reference.standardize(plan, inputs)
     return plan.join(y).to(x.dtype), statistics.moments(plan)
 
 
@@ -223,7 +231,15 @@ def _check_range(lengths: Tensor, length: int) -> None:
         )
 
 
-def _plan(x: Tensor, over: str, layout: str, groups: int) -> Plan:
+def _plan(
+    x: Tensor,
+    over: str,
+    layout: str,
+    groups: int,
+    center: bool,
+    eps: float,
+    activation: str | None,
+) -> Plan:
     if over not in OVER:
         raise ValueError(f"over must be one of {', '.join(map(repr, OVER))}, got {over!r}")
     if layout not in LAYOUTS:
@@ -236,7 +252,10 @@ def _plan(x: Tensor, over: str, layout: str, groups: int) -> Plan:
         raise ValueError(f"x must be floating point, got {x.dtype}; pass x.float()")
     if groups != 1 and "C" not in over:
         raise ValueError(f"groups={groups} needs over='C' or over='CL', got over={over!r}")
-    plan = Plan(over, layout, groups)
+    if activation is not None and activation not in ACTIVATIONS:
+        valid = " or ".join(map(repr, ACTIVATIONS))
+        raise ValueError(f"activation must be {valid} or None, got {activation!r}")
+    plan = Plan(over, layout, groups, center, eps, activation)
     channels = x.shape[plan.channel_axis]
     if groups < 1 or channels % groups:
         raise ValueError(f"groups={groups} does not divide the {channels} channels of x")
@@ -249,19 +268,25 @@ def _fused(plan: Plan, inputs: Inputs) -> bool:
 
 
 def _inputs(
-    x: Tensor, plan: Plan, lengths: Tensor | None, weight: Tensor | None, bias: Tensor | None
+    x: Tensor,
+    plan: Plan,
+    lengths: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
 ) -> Inputs:
+    if residual is not None and residual.shape != x.shape:
+        raise ValueError(
+            f"residual must have the shape of x, {tuple(x.shape)}, got {tuple(residual.shape)}"
+        )
     valid = valid_positions(lengths, x.shape[0], x.shape[plan.layout.index("L")], x.device)
     return Inputs(
-        plan.split(x.to(_compute_dtype(x))),
+        plan.split(x.to(compute_dtype(x))),
         None if weight is None else _per_channel(weight, "weight", x, plan),
         None if bias is None else _per_channel(bias, "bias", x, plan),
         None if valid is None else plan.per_position(valid),
+        None if residual is None else plan.split(residual.to(compute_dtype(x))),
     )
-
-
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _per_channel(value: Tensor, name: str, x: Tensor, plan: Plan) -> Tensor:
@@ -271,17 +296,15 @@ def _per_channel(value: Tensor, name: str, x: Tensor, plan: Plan) -> Tensor:
             f"{name} must have shape ({channels},), one value per channel of x, "
             f"got {tuple(value.shape)}; does layout={plan.layout!r} name the axes of x?"
         )
-    return plan.per_channel(value.to(_compute_dtype(x)))
+    return plan.per_channel(value.to(compute_dtype(x)))
 
 
-def _known(
-    x: Tensor, plan: Plan, center: bool, mean: Tensor | None, var: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def _known(x: Tensor, plan: Plan, mean: Tensor | None, var: Tensor | None) -> tuple[Tensor, Tensor]:
     if mean is None or var is None:
         raise ValueError("mean and var go together: pass both or neither")
-    if "C" in plan.over or not center:
+    if "C" in plan.over or not plan.center:
         raise ValueError(
             "mean and var are per channel: they need over='L' or over='NL' and center=True, "
-            f"got over={plan.over!r}, center={center}"
+            f"got over={plan.over!r}, center={plan.center}"
         )
     return _per_channel(mean, "mean", x, plan), _per_channel(var, "var", x, plan)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from seqnorm.backends.reference import Inputs, Plan, Statistics, affine, shifted
+from seqnorm.backends.plan import Inputs, Plan, Statistics
+from seqnorm.backends.reference import affine, finish, shifted
 
 __all__ = ["batch_statistics", "covers", "standardize"]
 
@@ -25,25 +26,29 @@ def covers(plan: Plan) -> bool:
     return (plan.over == "C") == (plan.layout == "NLC")
 
 
-def standardize(plan: Plan, inputs: Inputs, eps: float) -> Tensor:
+def standardize(plan: Plan, inputs: Inputs) -> Tensor:
     """Standardize a tensor without padding and with at least one element."""
-    x, weight, bias, _ = inputs
+    return finish(plan, inputs, _standardize(plan, inputs))
+
+
+def _standardize(plan: Plan, inputs: Inputs) -> Tensor:
+    x, weight, bias, eps = inputs.x, inputs.weight, inputs.bias, plan.eps
     centered, _, _ = shifted(x, plan.dims)
     if plan.over == "C":
         # The kernel's own weight gradient depends on the number of threads; a sum does not.
         return affine(F.layer_norm(centered, centered.shape[-1:], eps=eps), weight, bias)
     if plan.over == "NL":
-        return _batch_norm(plan, inputs, centered, None, None, eps)
+        return _batch_norm(plan, inputs, centered, None, None)
     joined = plan.join(centered)
     groups = plan.groups if plan.over == "CL" else joined.shape[1]
     return torch.group_norm(joined, groups, _flat(weight), _flat(bias), eps).view(x.shape)
 
 
-def batch_statistics(plan: Plan, inputs: Inputs, eps: float) -> tuple[Tensor, Statistics]:
+def batch_statistics(plan: Plan, inputs: Inputs) -> tuple[Tensor, Statistics]:
     """:func:`standardize` over ``"NL"`` that also tells the statistics it used."""
     centered, shift, n = shifted(inputs.x, plan.dims)
     delta, var = torch.zeros_like(shift).flatten(), torch.zeros_like(shift).flatten()
-    y = _batch_norm(plan, inputs, centered, delta, var, eps)
+    y = finish(plan, inputs, _batch_norm(plan, inputs, centered, delta, var))
     # The kernel reports the unbiased variance, which a single value does not have.
     biased = var * ((n - 1) / n) if n > 1 else torch.zeros_like(var)
     return y, Statistics(n, shift, delta.view(shift.shape), biased.view(shift.shape))
@@ -59,10 +64,9 @@ def _batch_norm(
     centered: Tensor,
     mean: Tensor | None,
     var: Tensor | None,
-    eps: float,
 ) -> Tensor:
-    x, weight, bias, _ = inputs
+    x, weight, bias = inputs.x, inputs.weight, inputs.bias
     joined = plan.join(centered)
     # Momentum 1 writes this batch's own statistics into mean and var.
-    rules = (True, 1.0, eps, torch.backends.cudnn.enabled)
+    rules = (True, 1.0, plan.eps, torch.backends.cudnn.enabled)
     return torch.batch_norm(joined, _flat(weight), _flat(bias), mean, var, *rules).view(x.shape)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seqnorm.backends.plan import ACTIVATIONS
 from seqnorm.functional import LAYOUTS, normalize, normalize_with_moments, valid_positions
 from seqnorm.moments import Moments
 
@@ -21,11 +22,15 @@ class SequenceNorm(nn.Module):
     bias: Tensor | None
     eps: float | None
     layout: str
+    activation: str | None
 
-    def _set_up(self, layout: str, bias: bool = True) -> None:
+    def _set_up(self, layout: str, activation: str | None = None, bias: bool = True) -> None:
         if layout not in LAYOUTS:
             raise ValueError(f"layout must be 'NCL' or 'NLC', got {layout!r}")
+        if activation is not None and activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be 'relu', 'gelu' or None, got {activation!r}")
         self.layout = layout
+        self.activation = activation
         if not bias:
             self.register_parameter("bias", None)
 
@@ -46,13 +51,23 @@ class SequenceNorm(nn.Module):
     def _valid(self, x: Tensor, lengths: Tensor | None) -> Tensor | None:
         return valid_positions(lengths, x.shape[0], x.shape[self.layout.index("L")], x.device)
 
-    def _normalize(self, x: Tensor, over: str, lengths: Tensor | None, **options: Any) -> Tensor:
-        given = {"eps": self.eps, "layout": self.layout} | options
+    def _normalize(
+        self,
+        x: Tensor,
+        over: str,
+        lengths: Tensor | None,
+        residual: Tensor | None,
+        **options: Any,
+    ) -> Tensor:
+        given = {"eps": self.eps, "layout": self.layout, "activation": self.activation} | options
+        given["residual"] = None if residual is None else residual.reshape(x.shape)
         if "bias" not in given:
             given["bias"] = self.bias
         return normalize(x, over, lengths=lengths, weight=self.weight, **given)
 
-    def _with_moments(self, x: Tensor, over: str, lengths: Tensor | None) -> tuple[Tensor, Moments]:
+    def _with_moments(
+        self, x: Tensor, over: str, lengths: Tensor | None, residual: Tensor | None
+    ) -> tuple[Tensor, Moments]:
         assert self.eps is not None
         return normalize_with_moments(
             x,
@@ -62,11 +77,14 @@ class SequenceNorm(nn.Module):
             bias=self.bias,
             eps=self.eps,
             layout=self.layout,
+            activation=self.activation,
+            residual=None if residual is None else residual.reshape(x.shape),
         )
 
     def extra_repr(self) -> str:
-        """Torch's, and the layout."""
-        return ", ".join(filter(None, (super().extra_repr(), f"layout={self.layout}")))
+        """Torch's, the layout, and the activation if there is one."""
+        last = f"activation={self.activation}" if self.activation else ""
+        return ", ".join(filter(None, (super().extra_repr(), f"layout={self.layout}", last)))
 
 
 def one_size(shape: int | Sequence[int]) -> int:

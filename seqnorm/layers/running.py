@@ -23,6 +23,8 @@ class BatchNorm1d(SequenceNorm, nn.BatchNorm1d):  # type: ignore[misc]
         batches seen.
     layout : {"NCL", "NLC"}
         Order of the input's axes.
+    activation : {"relu", "gelu"}, optional
+        What follows the affine map, and the residual if there is one, in the same pass.
 
     References
     ----------
@@ -49,11 +51,14 @@ class BatchNorm1d(SequenceNorm, nn.BatchNorm1d):  # type: ignore[misc]
         *,
         bias: bool = True,
         layout: str = "NCL",
+        activation: str | None = None,
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
-        self._set_up(layout, bias)
+        self._set_up(layout, activation, bias)
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, lengths: Tensor | None = None, residual: Tensor | None = None
+    ) -> Tensor:
         """Normalize ``x``.
 
         Parameters
@@ -62,6 +67,8 @@ class BatchNorm1d(SequenceNorm, nn.BatchNorm1d):  # type: ignore[misc]
             ``(N, C, L)``, or ``(N, L, C)`` if the layout says so, or ``(N, C)``.
         lengths : Tensor, optional
             Integers ``(N,)`` or booleans ``(N, L)``.
+        residual : Tensor, optional
+            Of the shape of ``x``: added before the activation.
 
         Raises
         ------
@@ -73,11 +80,11 @@ class BatchNorm1d(SequenceNorm, nn.BatchNorm1d):  # type: ignore[misc]
         known = self.running_mean is not None and self.running_var is not None
         if known and not self.training:
             stored = {"mean": self.running_mean, "var": self.running_var}
-            return self._normalize(batch, "NL", valid, **stored).reshape(x.shape)
+            return self._normalize(batch, "NL", valid, residual, **stored).reshape(x.shape)
         self._check_count(batch, valid)
         if not (known and self.training and self.track_running_stats):
-            return self._normalize(batch, "NL", valid).reshape(x.shape)
-        y, moments = self._with_moments(batch, "NL", valid)
+            return self._normalize(batch, "NL", valid, residual).reshape(x.shape)
+        y, moments = self._with_moments(batch, "NL", valid, residual)
         self._track(moments)
         return y.reshape(x.shape)
 
@@ -119,6 +126,8 @@ class InstanceNorm1d(SequenceNorm, nn.InstanceNorm1d):  # type: ignore[misc]
         out.
     layout : {"NCL", "NLC"}
         Order of the input's axes.
+    activation : {"relu", "gelu"}, optional
+        What follows the affine map, and the residual if there is one, in the same pass.
 
     References
     ----------
@@ -143,12 +152,15 @@ class InstanceNorm1d(SequenceNorm, nn.InstanceNorm1d):  # type: ignore[misc]
         *,
         bias: bool = True,
         layout: str = "NCL",
+        activation: str | None = None,
     ) -> None:
         super().__init__(num_features, eps, 0.1, affine, track_running_stats, device, dtype)
         self.momentum = momentum
-        self._set_up(layout, bias)
+        self._set_up(layout, activation, bias)
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, lengths: Tensor | None = None, residual: Tensor | None = None
+    ) -> Tensor:
         """Normalize ``x``.
 
         Parameters
@@ -158,14 +170,16 @@ class InstanceNorm1d(SequenceNorm, nn.InstanceNorm1d):  # type: ignore[misc]
             sequence.
         lengths : Tensor, optional
             Integers ``(N,)`` or booleans ``(N, L)``; N is 1 for one sequence.
+        residual : Tensor, optional
+            Of the shape of ``x``: added before the activation.
         """
         batch = self._batch(x, self.num_features, absent="N")
         if self.running_mean is None or not (self.training or self.track_running_stats):
-            return self._normalize(batch, "L", lengths).reshape(x.shape)
+            return self._normalize(batch, "L", lengths, residual).reshape(x.shape)
         if not self.training:
             stored = {"mean": self.running_mean, "var": self.running_var}
-            return self._normalize(batch, "L", lengths, **stored).reshape(x.shape)
-        y, moments = self._with_moments(batch, "L", lengths)
+            return self._normalize(batch, "L", lengths, residual, **stored).reshape(x.shape)
+        y, moments = self._with_moments(batch, "L", lengths, residual)
         self._track(moments)
         return y.reshape(x.shape)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from seqnorm.backends.plan import activate, hide
 from seqnorm.layers.base import Device, SequenceNorm, one_size
 
 
@@ -19,6 +20,8 @@ class GroupNorm(SequenceNorm, nn.GroupNorm):  # type: ignore[misc]
         As for :class:`torch.nn.GroupNorm`.
     layout : {"NCL", "NLC"}
         Order of the input's axes.
+    activation : {"relu", "gelu"}, optional
+        What follows the affine map, and the residual if there is one, in the same pass.
 
     References
     ----------
@@ -42,14 +45,19 @@ class GroupNorm(SequenceNorm, nn.GroupNorm):  # type: ignore[misc]
         *,
         bias: bool = True,
         layout: str = "NCL",
+        activation: str | None = None,
     ) -> None:
         super().__init__(num_groups, num_channels, eps, affine, device, dtype)
-        self._set_up(layout, bias)
+        self._set_up(layout, activation, bias)
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, lengths: Tensor | None = None, residual: Tensor | None = None
+    ) -> Tensor:
         """Normalize ``x``: ``(N, C, L)``, ``(N, L, C)`` by layout, or ``(N, C)``."""
         batch = self._batch(x, self.num_channels)
-        return self._normalize(batch, "CL", lengths, groups=self.num_groups).reshape(x.shape)
+        return self._normalize(batch, "CL", lengths, residual, groups=self.num_groups).reshape(
+            x.shape
+        )
 
 
 class LayerNorm(SequenceNorm, nn.LayerNorm):  # type: ignore[misc]
@@ -67,6 +75,8 @@ class LayerNorm(SequenceNorm, nn.LayerNorm):  # type: ignore[misc]
         GroupNorm with one group.
     layout : {"NCL", "NLC"}
         Order of the input's axes; ``"NLC"`` is where :class:`torch.nn.LayerNorm` is at home.
+    activation : {"relu", "gelu"}, optional
+        What follows the affine map, and the residual if there is one, in the same pass.
 
     References
     ----------
@@ -92,6 +102,7 @@ class LayerNorm(SequenceNorm, nn.LayerNorm):  # type: ignore[misc]
         *,
         over: str = "C",
         layout: str = "NCL",
+        activation: str | None = None,
     ) -> None:
         channels = one_size(normalized_shape)
         super().__init__(channels, eps, elementwise_affine, bias, device, dtype)
@@ -100,12 +111,14 @@ class LayerNorm(SequenceNorm, nn.LayerNorm):  # type: ignore[misc]
                 f"over must be 'C' (each position) or 'CL' (each sequence), got {over!r}"
             )
         self.over = over
-        self._set_up(layout)
+        self._set_up(layout, activation)
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, lengths: Tensor | None = None, residual: Tensor | None = None
+    ) -> Tensor:
         """Normalize ``x``: ``(N, C, L)``, ``(N, L, C)`` by layout, or ``(N, C)``."""
         batch = self._batch(x, self.normalized_shape[0])
-        return self._normalize(batch, self.over, lengths).reshape(x.shape)
+        return self._normalize(batch, self.over, lengths, residual).reshape(x.shape)
 
     def extra_repr(self) -> str:
         """Torch's, the layout and the axes."""
@@ -125,6 +138,8 @@ class RMSNorm(SequenceNorm, nn.RMSNorm):  # type: ignore[misc]
         As for :class:`torch.nn.RMSNorm`.
     layout : {"NCL", "NLC"}
         Order of the input's axes.
+    activation : {"relu", "gelu"}, optional
+        What follows the affine map, and the residual if there is one, in the same pass.
 
     References
     ----------
@@ -146,18 +161,21 @@ class RMSNorm(SequenceNorm, nn.RMSNorm):  # type: ignore[misc]
         dtype: torch.dtype | None = None,
         *,
         layout: str = "NCL",
+        activation: str | None = None,
     ) -> None:
         super().__init__(one_size(normalized_shape), eps, elementwise_affine, device, dtype)
-        self._set_up(layout)
+        self._set_up(layout, activation)
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, lengths: Tensor | None = None, residual: Tensor | None = None
+    ) -> Tensor:
         """Normalize ``x``: ``(N, C, L)``, ``(N, L, C)`` by layout, or ``(N, C)``."""
         eps = self.eps
         if eps is None:
             eps = torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps
         batch = self._batch(x, self.normalized_shape[0])
         options = {"center": False, "bias": None, "eps": eps}
-        return self._normalize(batch, "C", lengths, **options).reshape(x.shape)
+        return self._normalize(batch, "C", lengths, residual, **options).reshape(x.shape)
 
 
 class NoNorm(SequenceNorm):
@@ -167,6 +185,8 @@ class NoNorm(SequenceNorm):
     ----------
     layout : {"NCL", "NLC"}
         Order of the input's axes.
+    activation : {"relu", "gelu"}, optional
+        What follows the residual, if there is one.
 
     Examples
     --------
@@ -175,15 +195,19 @@ class NoNorm(SequenceNorm):
     tensor([[[1., 1., 0.]]])
     """
 
-    def __init__(self, *, layout: str = "NCL") -> None:
+    def __init__(self, *, layout: str = "NCL", activation: str | None = None) -> None:
         super().__init__()
-        self._set_up(layout)
+        self._set_up(layout, activation)
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, lengths: Tensor | None = None, residual: Tensor | None = None
+    ) -> Tensor:
         """Return ``x``, ``(N, C, L)``, ``(N, L, C)`` by layout, or ``(N, C)``, padding zeroed."""
         batch = self._batch(x, None)
         valid = self._valid(batch, lengths)
-        if valid is None:
-            return x
-        valid = valid.unsqueeze(self.layout.index("C"))
-        return torch.where(valid, batch, 0).reshape(x.shape)
+        mask = None if valid is None else valid.unsqueeze(self.layout.index("C"))
+        y = hide(batch, mask)
+        if residual is not None:
+            y = y + hide(residual.reshape(batch.shape), mask)
+        y = activate(y, self.activation)
+        return x if y is x else y.reshape(x.shape)

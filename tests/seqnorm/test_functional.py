@@ -407,3 +407,28 @@ def test_a_wrong_argument_is_named_with_its_value(change: dict[str, Any], messag
     with pytest.raises(ValueError, match=message) as raised:
         normalize(**arguments)
     assert "\n" not in str(raised.value)
+
+
+@LAYOUTS
+@PADDED
+@pytest.mark.parametrize("activation", [None, "relu", "gelu"])
+@pytest.mark.parametrize(("over", "groups", "center"), CASES)
+def test_residual_and_activation_follow_the_affine_map(
+    over: str, groups: int, center: bool, activation: str | None, layout: str, padded: bool
+) -> None:
+    lengths = LENGTHS if padded else None
+    kw: dict[str, Any] = {"groups": groups, "center": center, "layout": layout} | affine()
+    mask = torch.arange(L) < LENGTHS[:, None]
+    pad = ~(mask[:, None] if layout == "NCL" else mask[:, :, None]).expand_as(sequences(layout))
+    pad = pad & padded
+    clean = [sequences(layout), sequences(layout)]
+    x, residual = (t.masked_fill(pad, torch.nan).requires_grad_() for t in clean)
+    y = normalize(x, over, lengths=lengths, activation=activation, residual=residual, **kw)
+    a, b = (t.clone().requires_grad_() for t in clean)
+    act = {None: lambda t: t, "relu": torch.relu, "gelu": torch.nn.functional.gelu}[activation]
+    expected = act(normalize(a, over, lengths=lengths, **kw) + b).masked_fill(pad, 0)
+    torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-6)
+    slopes = sequences(layout)
+    got = torch.autograd.grad(y, (x, residual), slopes)
+    for one, other in zip(got, torch.autograd.grad(expected, (a, b), slopes), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
