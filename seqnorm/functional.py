@@ -15,14 +15,26 @@ Sources: arXiv:1607.08022, arXiv:1607.06450, arXiv:1803.08494, arXiv:1502.03167.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from seqnorm.backends import aten, reference
-from seqnorm.backends.plan import ACTIVATIONS, Inputs, Plan, compute_dtype
+from seqnorm.backends import aten, ops, reference
+from seqnorm.backends.choice import choose
+from seqnorm.backends.plan import ACTIVATIONS, Inputs, Plan, Statistics, compute_dtype
 from seqnorm.moments import Moments
 
-__all__ = ["LAYOUTS", "OVER", "concrete", "normalize", "normalize_with_moments", "valid_positions"]
+__all__ = [
+    "LAYOUTS",
+    "OVER",
+    "checked_lengths",
+    "concrete",
+    "normalize",
+    "normalize_with_moments",
+    "valid_positions",
+]
 
 OVER = ("L", "C", "CL", "NL")
 LAYOUTS = ("NCL", "NLC")
@@ -97,16 +109,9 @@ def normalize(
             [[-1.2200,  0.0000,  1.2200]]])
     """
     plan = _plan(x, over, layout, groups, center, eps, activation)
-    inputs = _inputs(x, plan, lengths, weight, bias, residual)
-    if mean is not None or var is not None:
-        y = reference.standardize_given(plan, inputs, *_known(x, plan, mean, var))
-    elif not center:
-        y = reference.divide_by_rms(plan, inputs)
-    elif _fused(plan, inputs):
-        y = aten.standardize(plan, inputs)
-    else:
-        y, _ = reference.standardize(plan, inputs)
-    return plan.join(y).to(x.dtype)
+    _check(x, plan, weight, bias, residual, mean, var)
+    y, _ = _run(x, plan, lengths, weight, bias, residual, mean, var)
+    return y
 
 
 def normalize_with_moments(
@@ -146,12 +151,9 @@ def normalize_with_moments(
     ([4.0], [5.0])
     """
     plan = _plan(x, over, layout, groups, True, eps, activation)
-    inputs = _inputs(x, plan, lengths, weight, bias, residual)
-    if over == "NL" and _fused(plan, inputs):
-        y, statistics = aten.batch_statistics(plan, inputs)
-    else:
-        y, statistics = reference.standardize(plan, inputs)
-    return plan.join(y).to(x.dtype), statistics.moments(plan)
+    _check(x, plan, weight, bias, residual, None, None)
+    y, moments = _run(x, plan, lengths, weight, bias, residual, None, None)
+    return y, moments()
 
 
 def valid_positions(
@@ -185,6 +187,22 @@ def valid_positions(
     tensor([[ True, False, False],
             [ True,  True,  True]])
     """
+    lengths = checked_lengths(lengths, batch, length, device)
+    if lengths is None or lengths.dtype == torch.bool:
+        return lengths
+    return torch.arange(length, device=device) < lengths.to(device)[:, None]
+
+
+def checked_lengths(
+    lengths: Tensor | None, batch: int, length: int, device: torch.device | None = None
+) -> Tensor | None:
+    """Check ``lengths`` as :func:`valid_positions` does, but leave them what they are.
+
+    Returns
+    -------
+    Tensor or None
+        Integers ``(N,)`` or booleans ``(N, L)`` on ``device``.
+    """
     if lengths is None:
         return None
     if not isinstance(lengths, Tensor):
@@ -200,11 +218,9 @@ def valid_positions(
             f"lengths of type {lengths.dtype} must have shape {expected} for an input with "
             f"N={batch} and L={length}, got {tuple(lengths.shape)}"
         )
-    if lengths.dtype == torch.bool:
-        return lengths.to(device)
-    _check_range(lengths, length)
-    positions = torch.arange(length, device=device)
-    return positions < lengths.to(positions.device)[:, None]
+    if lengths.dtype != torch.bool:
+        _check_range(lengths, length)
+    return lengths.to(device)
 
 
 def concrete(value: Tensor) -> int | None:
@@ -262,49 +278,111 @@ def _plan(
     return plan
 
 
-def _fused(plan: Plan, inputs: Inputs) -> bool:
-    """Whether torch has a kernel for this; none of them takes a mask or is safe when empty."""
-    return inputs.mask is None and inputs.x.numel() > 0 and aten.covers(plan)
+def _check(
+    x: Tensor,
+    plan: Plan,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
+) -> None:
+    channels = x.shape[plan.channel_axis]
+    for name, value in (("weight", weight), ("bias", bias), ("mean", mean), ("var", var)):
+        if value is not None and tuple(value.shape) != (channels,):
+            raise ValueError(
+                f"{name} must have shape ({channels},), one value per channel of x, "
+                f"got {tuple(value.shape)}; does layout={plan.layout!r} name the axes of x?"
+            )
+    if residual is not None and residual.shape != x.shape:
+        raise ValueError(
+            f"residual must have the shape of x, {tuple(x.shape)}, got {tuple(residual.shape)}"
+        )
+    if (mean is None) != (var is None):
+        raise ValueError("mean and var go together: pass both or neither")
+    if mean is not None and ("C" in plan.over or not plan.center):
+        raise ValueError(
+            "mean and var are per channel: they need over='L' or over='NL' and center=True, "
+            f"got over={plan.over!r}, center={plan.center}"
+        )
 
 
-def _inputs(
+def _run(
     x: Tensor,
     plan: Plan,
     lengths: Tensor | None,
     weight: Tensor | None,
     bias: Tensor | None,
     residual: Tensor | None,
-) -> Inputs:
-    if residual is not None and residual.shape != x.shape:
-        raise ValueError(
-            f"residual must have the shape of x, {tuple(x.shape)}, got {tuple(residual.shape)}"
-        )
-    valid = valid_positions(lengths, x.shape[0], x.shape[plan.layout.index("L")], x.device)
-    return Inputs(
-        plan.split(x.to(compute_dtype(x))),
-        None if weight is None else _per_channel(weight, "weight", x, plan),
-        None if bias is None else _per_channel(bias, "bias", x, plan),
-        None if valid is None else plan.per_position(valid),
-        None if residual is None else plan.split(residual.to(compute_dtype(x))),
+    mean: Tensor | None,
+    var: Tensor | None,
+) -> tuple[Tensor, Callable[[], Moments]]:
+    """Pick a backend and call it; the moments are worked out when asked for."""
+    batch, length = x.shape[0], x.shape[3 - plan.channel_axis]
+    valid = checked_lengths(lengths, batch, length, x.device)
+    learn = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (mean, var))
+    name = choose(x, plan, valid is not None, mean is not None, learn)
+    if name in ("native", "triton"):
+        return _by_kernels(x, plan, valid, weight, bias, residual, mean, var)
+    mask = valid_positions(valid, batch, length, x.device)
+    wide = compute_dtype(x)
+    inputs = Inputs(
+        plan.split(x.to(wide)),
+        None if weight is None else plan.per_channel(weight.to(wide)),
+        None if bias is None else plan.per_channel(bias.to(wide)),
+        None if mask is None else plan.per_position(mask),
+        None if residual is None else plan.split(residual.to(wide)),
+    )
+    statistics: Statistics | None = None
+    if mean is not None and var is not None:
+        known = [plan.per_channel(t.to(wide)) for t in (mean, var)]
+        y = reference.standardize_given(plan, inputs, known[0], known[1])
+    elif not plan.center:
+        y = reference.divide_by_rms(plan, inputs)
+    elif name == "aten" and plan.over == "NL":
+        y, statistics = aten.batch_statistics(plan, inputs)
+    elif name == "aten":
+        y = aten.standardize(plan, inputs)
+    else:
+        y, statistics = reference.standardize(plan, inputs)
+
+    def moments() -> Moments:
+        found = statistics or reference.standardize(plan, inputs)[1]
+        return found.moments(plan)
+
+    return plan.join(y).to(x.dtype), moments
+
+
+def _by_kernels(
+    x: Tensor,
+    plan: Plan,
+    valid: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
+) -> tuple[Tensor, Callable[[], Moments]]:
+    flipped = not x.is_contiguous() and x.transpose(1, 2).is_contiguous()
+    if flipped:
+        # A transposed view: work in the order in which the numbers lie, and copy nothing.
+        plan = dataclasses.replace(plan, layout=LAYOUTS[1 - LAYOUTS.index(plan.layout)])
+        x = x.transpose(1, 2)
+        residual = None if residual is None else residual.transpose(1, 2)
+    wide = compute_dtype(x)
+    y, found_mean, found_var = ops.normalize(
+        x,
+        valid,
+        None if weight is None else weight.to(wide),
+        None if bias is None else bias.to(wide),
+        None if residual is None else residual.to(x.dtype),
+        None if mean is None else mean.detach().to(torch.float64),
+        None if var is None else var.detach().to(torch.float64),
+        plan,
     )
 
+    def moments() -> Moments:
+        found = ops.moments(found_mean, found_var, x, valid, plan)
+        return found.transposed() if flipped and plan.over == "C" else found
 
-def _per_channel(value: Tensor, name: str, x: Tensor, plan: Plan) -> Tensor:
-    channels = x.shape[plan.channel_axis]
-    if tuple(value.shape) != (channels,):
-        raise ValueError(
-            f"{name} must have shape ({channels},), one value per channel of x, "
-            f"got {tuple(value.shape)}; does layout={plan.layout!r} name the axes of x?"
-        )
-    return plan.per_channel(value.to(compute_dtype(x)))
-
-
-def _known(x: Tensor, plan: Plan, mean: Tensor | None, var: Tensor | None) -> tuple[Tensor, Tensor]:
-    if mean is None or var is None:
-        raise ValueError("mean and var go together: pass both or neither")
-    if "C" in plan.over or not plan.center:
-        raise ValueError(
-            "mean and var are per channel: they need over='L' or over='NL' and center=True, "
-            f"got over={plan.over!r}, center={plan.center}"
-        )
-    return _per_channel(mean, "mean", x, plan), _per_channel(var, "var", x, plan)
+    return y.transpose(1, 2) if flipped else y, moments

@@ -153,6 +153,10 @@ class Moments:
         between = (counts * (self.mean - mean).square()).sum(dims)
         return Moments(total.squeeze(dims), mean.squeeze(dims), self.m2.sum(dims) + between)
 
+    def transposed(self) -> Moments:
+        """The same with the last two axes of the shape exchanged."""
+        return Moments(*(t.transpose(-1, -2) for t in (self.count, self.mean, self.m2)))
+
     def var(self, correction: int = 0) -> Tensor:
         """Variance of each set.
 

@@ -39,6 +39,14 @@ class Plan:
         axes = {"N": 0, "C": self.channel_axis + 1, "L": position}
         return tuple(axes[name] for name in self.over)
 
+    def sets(self, x: Tensor) -> tuple[int, ...]:
+        """Shape of the statistics of an ``(N, C, L)`` or ``(N, L, C)`` tensor."""
+        n, channels, length = x.shape[0], x.shape[self.channel_axis], x.shape[3 - self.channel_axis]
+        if self.over == "C":
+            last = (self.groups, length)
+            return (n, *(last if self.layout == "NCL" else last[::-1]))
+        return {"L": (n, channels), "NL": (channels,), "CL": (n, self.groups)}[self.over]
+
     def split(self, x: Tensor) -> Tensor:
         """Give the groups an axis of their own."""
         axis = self.channel_axis
