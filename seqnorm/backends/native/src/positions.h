@@ -178,7 +178,7 @@ template <class T, int ACT> struct Positions {
       delta.v[u] = moments[0].v[u] / A(channels);
       const V square = delta.v[u] * delta.v[u], spread = moments[1].v[u] / A(channels) - square;
       var.v[u] = spread < A(0) ? V{} : spread;  // NaN stays
-      const auto far = square > spread * A(3);
+      const auto far = square > spread;
       for (int k = 0; k < W; ++k) {
         if (!far[k]) continue;
         good = false;

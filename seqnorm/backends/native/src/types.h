@@ -117,7 +117,7 @@ template <class T> INLINE void store(T* p, Vec<ComputeOf<T>> v, int m) {
 
 // Mean and sum of squared deviations from it, in one pass where a guess of the mean serves: the
 // deviations from it are small, so the correction for its error (Chan, Golub & LeVeque 1983,
-// eq. 1.7) costs at most two bits. Where it does not serve, the pass is made again from the mean.
+// eq. 1.7) costs at most one bit. Where it does not serve, the pass is made again from the mean.
 struct MeanAndM2 {
   double mean, m2;
 };
@@ -141,7 +141,7 @@ INLINE MeanAndM2 moments_of(double count, const T* first, int64_t size, F each_r
     });
     sums.empty();
     const double delta = sums.total[0] / count, m2 = sums.total[1] - sums.total[0] * delta;
-    if (!again || delta * sums.total[0] <= 3 * m2)
+    if (!again || delta * sums.total[0] <= m2)
       return {double(shift) + delta, m2 < 0 ? 0 : m2};  // NaN stays
     shift = A(double(shift) + delta);
   }

@@ -69,8 +69,10 @@ template <class A, int K> struct LaneSums {
     constexpr int W = Lanes<A>::W;
     for (int64_t start = 0; start < n; start += BLOCK) {
       const int64_t end = start + BLOCK < n ? start + BLOCK : n;
-      if (held + end - start > BLOCK) empty();
-      held += end - start;
+      // Vectors that are not four together all go to the same lanes, so each counts as four.
+      const int64_t turns = (end - start) / (4 * W) + ((end - start) % (4 * W) + W - 1) / W;
+      if (held + turns * 4 * W > BLOCK) empty();
+      held += turns * 4 * W;
       int64_t i = start;
       for (; i + 4 * W <= end; i += 4 * W) {
         term(i, W, a);
