@@ -3,7 +3,7 @@
 The readers are pysam, pyfaidx, a plain memory-mapped reader without any check, and
 `data_tools.genome.Genome` on plain and on bgzip FASTA. Run it from the repository root::
 
-    python -m benchmarks.readers > benchmarks/readers.md
+    python benchmarks/readers.py > benchmarks/readers.md
 """
 
 from __future__ import annotations
@@ -221,14 +221,14 @@ def report(rows: dict[str, list[float]], options: argparse.Namespace) -> str:
         "nothing and reads no bgzip, is the floor and does not compete. All readers gave the same "
         "one-hot arrays on the first 1,000 windows.",
         "",
-        "Reproduce: `python -m benchmarks.readers > benchmarks/readers.md`",
+        "Reproduce: `python benchmarks/readers.py > benchmarks/readers.md`",
     ]
     return "\n".join(lines)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.readers", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python benchmarks/readers.py", description=__doc__)
     parser.add_argument("--fasta", type=Path, default=DEMO, help="bgzip FASTA (default: the demo)")
     parser.add_argument("--chrom", default="chr22", help="chromosome to read (default: chr22)")
     parser.add_argument("--windows", type=int, default=50_000, help="windows of the bulk read")

@@ -7,52 +7,120 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from seqnorm.backends.choice import backend
+    from seqnorm.carry import carry_lengths
     from seqnorm.functional import normalize
     from seqnorm.kinds import NORM_KINDS
     from seqnorm.layers import (
+        AdaIN,
         BatchNorm1d,
+        BatchRenorm1d,
+        DomainBatchNorm1d,
+        DynamicTanh,
+        FiLM,
+        FilterResponseNorm1d,
+        GhostBatchNorm1d,
         GroupNorm,
         InstanceNorm1d,
         LayerNorm,
         NoNorm,
+        QKNorm,
         RMSNorm,
+        SyncBatchNorm,
+        WSConv1d,
+        convert_sync_batchnorm,
         make_norm,
     )
+    from seqnorm.leaks import leak_report
     from seqnorm.models import CNN, Transformer, build_model
     from seqnorm.moments import Moments
+    from seqnorm.surgery import (
+        convert,
+        fold,
+        freeze,
+        from_keras,
+        merge_batchnorm,
+        recalibrate,
+        to_keras,
+        unfreeze,
+    )
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AdaIN": "layers",
     "BatchNorm1d": "layers",
+    "BatchRenorm1d": "layers",
     "CNN": "models",
+    "DomainBatchNorm1d": "layers",
+    "DynamicTanh": "layers",
+    "FiLM": "layers",
+    "FilterResponseNorm1d": "layers",
+    "GhostBatchNorm1d": "layers",
     "GroupNorm": "layers",
     "InstanceNorm1d": "layers",
     "LayerNorm": "layers",
     "Moments": "moments",
     "NORM_KINDS": "kinds",
     "NoNorm": "layers",
+    "QKNorm": "layers",
     "RMSNorm": "layers",
+    "SyncBatchNorm": "layers",
     "Transformer": "models",
+    "WSConv1d": "layers",
+    "backend": "backends.choice",
     "build_model": "models",
+    "carry_lengths": "carry",
+    "convert": "surgery",
+    "convert_sync_batchnorm": "layers",
+    "fold": "surgery",
+    "freeze": "surgery",
+    "from_keras": "surgery",
+    "leak_report": "leaks",
     "make_norm": "layers",
+    "merge_batchnorm": "surgery",
     "normalize": "functional",
+    "recalibrate": "surgery",
+    "to_keras": "surgery",
+    "unfreeze": "surgery",
 }
 
 __all__ = [
     "CNN",
     "NORM_KINDS",
+    "AdaIN",
     "BatchNorm1d",
+    "BatchRenorm1d",
+    "DomainBatchNorm1d",
+    "DynamicTanh",
+    "FiLM",
+    "FilterResponseNorm1d",
+    "GhostBatchNorm1d",
     "GroupNorm",
     "InstanceNorm1d",
     "LayerNorm",
     "Moments",
     "NoNorm",
+    "QKNorm",
     "RMSNorm",
+    "SyncBatchNorm",
     "Transformer",
+    "WSConv1d",
+    "backend",
     "build_model",
+    "carry_lengths",
+    "convert",
+    "convert_sync_batchnorm",
+    "fold",
+    "freeze",
+    "from_keras",
+    "leak_report",
     "make_norm",
+    "merge_batchnorm",
     "normalize",
+    "recalibrate",
+    "to_keras",
+    "unfreeze",
 ]
 
 

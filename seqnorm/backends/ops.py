@@ -60,30 +60,25 @@ def normalize(
 ) -> Outputs:
     """Normalize with the kernels of x's device, differentiably; see the module's contract."""
     tensors = (x, valid, weight, bias, residual, mean, var)
-    plain = all(t is None or not t.requires_grad for t in tensors)
-    if plain and not torch._C._are_functorch_transforms_active():
-        return torch.ops.seqnorm.normalize(*tensors, *_fields(plan))  # type: ignore[no-any-return]
-    return _Normalize.apply(*tensors, *_fields(plan))  # type: ignore[no-any-return, no-untyped-call]
+    if torch._C._are_functorch_transforms_active():
+        return _Transformed.apply(*tensors, *_fields(plan))  # type: ignore[no-any-return, no-untyped-call]
+    return _Eager.apply(*tensors, *_fields(plan))  # type: ignore[no-any-return, no-untyped-call]
 
 
 def moments(mean: Tensor, var: Tensor, x: Tensor, valid: Tensor | None, plan: Plan) -> Moments:
     """Statistics that :func:`normalize` returned, as moments with their counts."""
-    count = mean.new_tensor(x.shape[3 - plan.channel_axis]) if valid is None else _counts(valid)
+    n, channels, length = (x.shape[i] for i in (0, plan.channel_axis, 3 - plan.channel_axis))
+    group = channels // plan.groups
+    if valid is None:
+        size = {"L": length, "NL": n * length, "CL": group * length, "C": group}[plan.over]
+        return Moments(torch.full_like(mean, size), mean, var * size)
     if plan.over == "C":
-        count = mean.new_tensor(1) if valid is None else _mask(valid, x, plan)
-        count = count * (x.shape[plan.channel_axis] // plan.groups)
-    elif plan.over == "NL":
-        count = count * x.shape[0] if valid is None else count.sum()
-    elif plan.over == "CL":
-        count = count * (x.shape[plan.channel_axis] // plan.groups)
-    if valid is not None and plan.over in ("L", "CL"):
-        count = count[:, None]
+        count = _mask(valid, x, plan) * group
+    else:
+        count = valid.sum(1) if valid.dtype == torch.bool else valid
+        count = {"L": count[:, None], "NL": count.sum(), "CL": count[:, None] * group}[plan.over]
     count = count.to(mean.dtype).expand_as(mean)
     return Moments(count, mean, var * count)
-
-
-def _counts(valid: Tensor) -> Tensor:
-    return valid.sum(1) if valid.dtype == torch.bool else valid
 
 
 def _mask(valid: Tensor, x: Tensor, plan: Plan) -> Tensor:
@@ -237,43 +232,64 @@ torch.library.register_vmap("seqnorm::normalize_backward", _vmap_backward, lib=_
 # --- derivatives ----------------------------------------------------------------------------
 
 
-class _Normalize(torch.autograd.Function):
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
+    x, valid, weight, bias, residual, mean, _, *fields = inputs
+    _, found_mean, found_var = output
+    ctx.mark_non_differentiable(found_mean, found_var)
+    ctx.save_for_backward(x, found_mean, found_var, valid, weight, bias, residual)
+    ctx.rest = (mean is not None, *fields)
+
+
+def _pull_back(ctx: Any, *grads: Tensor) -> Any:
+    arguments = (grads[0], *ctx.saved_tensors, *ctx.rest)
+    if torch.is_grad_enabled():
+        found = _TransformedBackward.apply(*arguments)  # type: ignore[no-untyped-call]
+    else:
+        found = _operator("normalize_backward", _backward)(*arguments)
+    grad_x, grad_residual, grad_weight, grad_bias = found
+    needs = ctx.needs_input_grad
+    return (
+        grad_x,
+        None,
+        grad_weight.sum(0) if needs[2] else None,
+        grad_bias.sum(0) if needs[3] else None,
+        grad_residual if needs[4] else None,
+        *(None for _ in needs[5:]),
+    )
+
+
+def _operator(name: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """The operator where a graph is traced; else the kernel, without the way through torch."""
+    if torch.compiler.is_compiling():
+        return getattr(torch.ops.seqnorm, name)  # type: ignore[no-any-return]
+    return kernel
+
+
+class _Eager(torch.autograd.Function):
     """``torch.ops.seqnorm.normalize`` with its gradient."""
 
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Outputs:
+        output: Outputs = _operator("normalize", _forward)(*arguments)
+        _keep(ctx, arguments, output)
+        return output
+
+    backward = staticmethod(_pull_back)
+
+
+class _Transformed(torch.autograd.Function):
+    """The same for ``torch.func``, whose transforms need forward and context apart."""
+
     generate_vmap_rule = True
+    setup_context = staticmethod(_keep)
+    backward = staticmethod(_pull_back)
 
     @staticmethod
     def forward(*arguments: Any) -> Outputs:
         return torch.ops.seqnorm.normalize(*arguments)  # type: ignore[no-any-return]
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
-        x, valid, weight, bias, residual, mean, _, *fields = inputs
-        _, found_mean, found_var = output
-        ctx.mark_non_differentiable(found_mean, found_var)
-        ctx.save_for_backward(x, found_mean, found_var, valid, weight, bias, residual)
-        ctx.rest = (mean is not None, *fields)
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        arguments = (grads[0], *ctx.saved_tensors, *ctx.rest)
-        if torch.is_grad_enabled():
-            found = _NormalizeBackward.apply(*arguments)  # type: ignore[no-untyped-call]
-        else:
-            found = torch.ops.seqnorm.normalize_backward(*arguments)
-        grad_x, grad_residual, grad_weight, grad_bias = found
-        needs = ctx.needs_input_grad
-        return (
-            grad_x,
-            None,
-            grad_weight.sum(0) if needs[2] else None,
-            grad_bias.sum(0) if needs[3] else None,
-            grad_residual if needs[4] else None,
-            *(None for _ in needs[5:]),
-        )
-
-
-class _NormalizeBackward(torch.autograd.Function):
+class _TransformedBackward(torch.autograd.Function):
     """``torch.ops.seqnorm.normalize_backward`` with a gradient, from the reference."""
 
     generate_vmap_rule = True

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seqnorm.backends.plan import ACTIVATIONS
+from seqnorm.backends.plan import ACTIVATIONS, activate, hide
+from seqnorm.backends.reference import affine
 from seqnorm.functional import LAYOUTS, normalize, normalize_with_moments, valid_positions
 from seqnorm.moments import Moments
 
@@ -50,6 +51,36 @@ class SequenceNorm(nn.Module):
 
     def _valid(self, x: Tensor, lengths: Tensor | None) -> Tensor | None:
         return valid_positions(lengths, x.shape[0], x.shape[self.layout.index("L")], x.device)
+
+    def _over_channels(self, x: Tensor, valid: Tensor | None) -> Tensor | None:
+        """Make lengths, or a mask, a mask that broadcasts against the input."""
+        mask = self._valid(x, valid)
+        return None if mask is None else mask.unsqueeze(self.layout.index("C"))
+
+    def _over_positions(self, value: Tensor) -> Tensor:
+        """Make ``(C,)`` or ``(N, C)`` broadcast against the input."""
+        return value.unsqueeze(-1 if self.layout == "NCL" else -2)
+
+    def _affine(
+        self,
+        z: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        mask: Tensor | None,
+        residual: Tensor | None,
+    ) -> Tensor:
+        """``activation(z * weight + bias + residual)`` by channel or by sample and channel.
+
+        ``mask`` broadcasts against ``z``, whose padded positions hold finite values.
+        """
+        w, b = (
+            None if value is None else self._over_positions(value.to(z.dtype))
+            for value in (weight, bias)
+        )
+        y = affine(z, w, b)
+        if residual is not None:
+            y = y + hide(residual.reshape(z.shape).to(z.dtype), mask)
+        return hide(activate(y, self.activation), mask)
 
     def _normalize(
         self,

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from torch import nn
 
 from seqnorm.kinds import parse_norm
-from seqnorm.layers.running import BatchNorm1d, InstanceNorm1d
+from seqnorm.layers.batch import BatchNorm1d
+from seqnorm.layers.instance import InstanceNorm1d
 from seqnorm.layers.stateless import GroupNorm, LayerNorm, NoNorm, RMSNorm
 
 
-def make_norm(kind: str, channels: int, layout: str = "NCL") -> nn.Module:
-    """Build a norm by name; all but ``"none"`` are affine and add 1e-5, so that they compare.
+def make_norm(kind: str, channels: int, layout: str = "NCL", *, affine: bool = True) -> nn.Module:
+    """Build a norm by name; all but ``"none"`` add 1e-5 and may be affine, so that they compare.
 
     Parameters
     ----------
@@ -22,6 +23,8 @@ def make_norm(kind: str, channels: int, layout: str = "NCL") -> nn.Module:
         Channels of the input.
     layout : {"NCL", "NLC"}
         Order of the input's axes.
+    affine : bool
+        Whether a weight (and, but for ``"rms"``, a bias) per channel is learned.
 
     Returns
     -------
@@ -41,13 +44,15 @@ def make_norm(kind: str, channels: int, layout: str = "NCL") -> nn.Module:
     """
     name, groups = parse_norm(kind, channels)
     if groups is not None:
-        return GroupNorm(groups, channels, layout=layout)
+        return GroupNorm(groups, channels, affine=affine, layout=layout)
     builders: dict[str, Callable[[], nn.Module]] = {
-        "batch": lambda: BatchNorm1d(channels, layout=layout),
-        "layer": lambda: LayerNorm(channels, layout=layout),
-        "layer_seq": lambda: LayerNorm(channels, over="CL", layout=layout),
-        "instance": lambda: InstanceNorm1d(channels, affine=True, layout=layout),
-        "rms": lambda: RMSNorm(channels, eps=1e-5, layout=layout),
+        "batch": lambda: BatchNorm1d(channels, affine=affine, layout=layout),
+        "layer": lambda: LayerNorm(channels, elementwise_affine=affine, layout=layout),
+        "layer_seq": lambda: LayerNorm(
+            channels, elementwise_affine=affine, over="CL", layout=layout
+        ),
+        "instance": lambda: InstanceNorm1d(channels, affine=affine, layout=layout),
+        "rms": lambda: RMSNorm(channels, eps=1e-5, elementwise_affine=affine, layout=layout),
         "none": lambda: NoNorm(layout=layout),
     }
     return builders[name]()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from seqnorm.backends.plan import activate, hide
+from seqnorm.backends.plan import hide
 from seqnorm.layers.base import Device, SequenceNorm, one_size
 
 
@@ -204,10 +204,6 @@ class NoNorm(SequenceNorm):
     ) -> Tensor:
         """Return ``x``, ``(N, C, L)``, ``(N, L, C)`` by layout, or ``(N, C)``, padding zeroed."""
         batch = self._batch(x, None)
-        valid = self._valid(batch, lengths)
-        mask = None if valid is None else valid.unsqueeze(self.layout.index("C"))
-        y = hide(batch, mask)
-        if residual is not None:
-            y = y + hide(residual.reshape(batch.shape), mask)
-        y = activate(y, self.activation)
+        mask = self._over_channels(batch, lengths)
+        y = self._affine(hide(batch, mask), None, None, mask, residual)
         return x if y is x else y.reshape(x.shape)

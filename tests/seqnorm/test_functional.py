@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from seqnorm.backends import native
 from seqnorm.functional import normalize, normalize_with_moments, valid_positions
 from seqnorm.moments import Moments
 
@@ -26,8 +27,11 @@ LAYOUTS = pytest.mark.parametrize("layout", ["NCL", "NLC"])
 PADDED = pytest.mark.parametrize("padded", [False, True], ids=["full", "padded"])
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
+@pytest.fixture(autouse=True, params=["kernels", "torch"])
+def one_thread(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every fact of this file holds with the native kernels and without them."""
+    if request.param == "torch":
+        monkeypatch.setattr(native, "MISSING", "left out by a test")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.manual_seed(0)

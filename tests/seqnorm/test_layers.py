@@ -205,9 +205,8 @@ def test_running_statistics_of_instance_norm_leave_out_empty_sequences() -> None
         ((1, C), None, "1 valid of 1"),
         ((2, C, L), torch.tensor([1, 0]), "1 valid of 26"),
         ((2, C, L), torch.tensor([0, 0]), "0 valid of 26"),
-        ((0, C, L), None, "0 valid of 0"),
     ],
-    ids=["one", "one-flat", "one-valid", "none-valid", "empty"],
+    ids=["one", "one-flat", "one-valid", "none-valid"],
 )
 def test_training_batch_norm_refuses_fewer_than_two_values(
     shape: tuple[int, ...], lengths: Tensor | None, found: str
@@ -217,6 +216,15 @@ def test_training_batch_norm_refuses_fewer_than_two_values(
         norm(torch.randn(shape), lengths)
     assert norm.num_batches_tracked == 0
     assert norm.eval()(torch.randn(shape), lengths).isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(0, C, L), (3, C, 0), (0, C)])
+def test_an_empty_batch_passes_in_training_and_changes_no_statistics(
+    shape: tuple[int, ...],
+) -> None:
+    norm, before = BatchNorm1d(C), BatchNorm1d(C).state_dict()
+    assert norm(torch.randn(shape)).shape == shape
+    assert all(torch.equal(before[name], value) for name, value in norm.state_dict().items())
 
 
 def test_batch_norm_loads_a_state_dict_from_before_the_counter() -> None:
