@@ -95,7 +95,7 @@ template <class T, int ACT> struct Columns {
   template <bool RES>
   static INLINE void apply_position(const Job<T>& job, int64_t at, int64_t size,
                                     const Maps& maps) {
-    each<A>(size, [&](int64_t i, int m) {
+    map_lanes<A>(size, [&](int64_t i, int m) {
       V v = (load(job.x + at + i, m, 0) - load(maps.hi + i)) * load(maps.scale + i) +
             load(maps.offset + i);
       if (RES) v += load(job.residual + at + i, m, 0);
@@ -182,7 +182,7 @@ template <class T, int ACT> struct Columns {
   template <bool RES>
   static INLINE void gradient_position(const Job<T>& job, int64_t at, int64_t size,
                                        const Maps& maps, const BackwardMaps& back) {
-    each<A>(size, [&](int64_t i, int m) {
+    map_lanes<A>(size, [&](int64_t i, int m) {
       const V d = load(job.x + at + i, m, 0) - load(maps.hi + i);
       const V g = before<RES>(maps, load(job.grad + at + i, m, 0), d, job.residual + at, i, m);
       if (RES) store(job.grad_residual + at + i, g, m);

@@ -54,7 +54,7 @@ template <class T, int ACT> struct Features {
       const Mean<A> mean(found.mean);
       const double factor = reciprocal_deviation(var, p.eps);
       const A rstd = A(factor), offset = A(-mean.lo * factor);
-      each<A>(size, [&](int64_t i, int m) {
+      map_lanes<A>(size, [&](int64_t i, int m) {
         V v = (load(x + i, m, 0) - mean.hi) * rstd + offset;
         v = v * load(weight + i, m, 0) + load(bias + i, m, 0);
         if (RES) v += load(residual + i, m, 0);
@@ -124,7 +124,7 @@ template <class T, int ACT> struct Features {
       }, totals);
       const A plain = p.center ? A(totals[0] / double(size)) : A(0);
       const A times = A(totals[1] / double(size));
-      each<A>(size, [&](int64_t i, int m) {
+      map_lanes<A>(size, [&](int64_t i, int m) {
         const V w = load(weight + i, m, 0);
         const V v = (load(x + i, m, 0) - mean.hi) * rstd + offset;
         const V d = before(i, m, w, v);

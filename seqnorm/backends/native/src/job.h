@@ -107,6 +107,7 @@ template <class T> struct Job {
   double* second;  // (N, C) room: squared deviations of rows, or sums of gradient x deviation
   SetSums* sums;   // (N, C) room
   double* rstds;   // (sets) room, at most (N, C): 1 / sqrt(var + eps)
+  int64_t* group;  // (C): which group of channels; a division for every row would cost much
   A* weight;  // (C), ones where the caller gives none
   A* bias;    // (C), zeros where the caller gives none
   const T* x;
@@ -119,7 +120,7 @@ template <class T> struct Job {
   A* grad_bias;
 
   // Doubles of room that a call needs.
-  static int64_t room(const sn_problem& p) { return 5 * p.n * p.c + 3 * p.c + 1; }
+  static int64_t room(const sn_problem& p) { return 5 * p.n * p.c + 4 * p.c + 1; }
 
   Job(const sn_problem& problem, const Valid& v, double* memory)
       : p(problem), valid(v), x(static_cast<const T*>(p.x)),
@@ -131,9 +132,11 @@ template <class T> struct Job {
     second = first + p.n * p.c;
     sums = reinterpret_cast<SetSums*>(second + p.n * p.c);
     rstds = memory + 4 * p.n * p.c;
-    weight = reinterpret_cast<A*>(rstds + p.n * p.c + p.c);
+    group = reinterpret_cast<int64_t*>(rstds + p.n * p.c + p.c);
+    weight = reinterpret_cast<A*>(group + p.c);
     bias = weight + p.c;
     for (int64_t c = 0; c < p.c; ++c) {
+      group[c] = c / (p.c / p.groups);
       weight[c] = p.weight ? static_cast<const A*>(p.weight)[c] : A(1);
       bias[c] = p.bias ? static_cast<const A*>(p.bias)[c] : A(0);
     }
@@ -152,7 +155,7 @@ template <class T> struct Job {
   // Which statistics hold for a row, where they are constant along it.
   int64_t set(int64_t n, int64_t c) const {
     if (p.given || p.over == SN_OVER_NL) return c;
-    return p.over == SN_OVER_L ? n * p.c + c : n * p.groups + c / (p.c / p.groups);
+    return p.over == SN_OVER_L ? n * p.c + c : n * p.groups + group[c];
   }
   Mean<A> mean(int64_t n, int64_t c) const { return Mean<A>(p.mean[set(n, c)]); }
   double rstd(int64_t n, int64_t c) const { return rstds[set(n, c)]; }

@@ -61,7 +61,8 @@ template <class T, int ACT> struct Rows {
     job.know(set, 0, square / count);
   }
 
-  static void zero_gaps(const Job<T>& job, int64_t n, T* row) {
+  static INLINE void zero_gaps(const Job<T>& job, int64_t n, T* row) {
+    if (job.valid.count[n] == job.p.l) return;
     each_stretch(job.valid, n, 0, job.p.l, [&](int64_t from, int64_t to, bool valid) {
       if (!valid) zero(row + from, sizeof(T) * (to - from));
     });
@@ -85,7 +86,7 @@ template <class T, int ACT> struct Rows {
     const T *x = job.x + at, *residual = job.residual + at;
     T* y = job.y + at;
     const A hi = map.hi, scale = map.scale, offset = map.offset;
-    each<A>(size, [&](int64_t i, int m) {
+    map_lanes<A>(size, [&](int64_t i, int m) {
       V v = (load(x + i, m, 0) - hi) * scale + offset;
       if (RES) v += load(residual + i, m, 0);
       store(y + i, activate<A, ACT>(v), m);
@@ -151,7 +152,7 @@ template <class T, int ACT> struct Rows {
     T *grad_x = job.grad_x + at, *grad_residual = job.grad_residual + at;
     const Map<A> kept = map;
     const BackwardMap<A> to = back;
-    each<A>(size, [&](int64_t i, int m) {
+    map_lanes<A>(size, [&](int64_t i, int m) {
       const V d = load(x + i, m, 0) - kept.hi;
       const V g = before<RES>(kept, load(grad + i, m, 0), d, residual + i, m);
       if (RES) store(grad_residual + i, g, m);

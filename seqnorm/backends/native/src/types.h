@@ -1,7 +1,7 @@
 // Types of the data. Loads widen to the compute type, float or double, and stores narrow again.
 #pragma once
 #include "vec.h"
-#if defined(__F16C__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -96,6 +96,13 @@ template <class T> INLINE Vec<ComputeOf<T>> load(const T* p, int m, ComputeOf<T>
   typedef ComputeOf<T> A;
   constexpr int W = Lanes<A>::W;
   if (m == W) return load(p);
+#if defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) {
+    const VecI lanes = {0, 1, 2, 3, 4, 5, 6, 7}, mask = lanes < m;
+    const VecF v = VecF(_mm256_maskload_ps(p, __m256i(mask)));
+    return mask ? v : splat(fill);
+  }
+#endif
   T part[W] = {};
   for (int k = 0; k < m; ++k) part[k] = p[k];
   const Vec<A> v = load(part);

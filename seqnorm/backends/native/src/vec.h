@@ -105,6 +105,15 @@ INLINE void zero(void* p, int64_t bytes) {
 template <class A, class F> INLINE void each(int64_t n, F body) {
   constexpr int W = Lanes<A>::W;
   int64_t i = 0;
+  for (; i + W <= n; i += W) body(i, W);
+  if (i < n) body(i, int(n - i));
+}
+
+// The same where results do not depend on what was stored before: the last vector then reaches
+// back over numbers that are already done, which costs less than a part of one.
+template <class A, class F> INLINE void map_lanes(int64_t n, F body) {
+  constexpr int W = Lanes<A>::W;
+  int64_t i = 0;
   for (; i + 2 * W <= n; i += 2 * W) {
     body(i, W);
     body(i + W, W);
@@ -113,7 +122,8 @@ template <class A, class F> INLINE void each(int64_t n, F body) {
     body(i, W);
     i += W;
   }
-  if (i < n) body(i, int(n - i));
+  if (i < n && n >= W) body(n - W, W);
+  else if (i < n) body(i, int(n - i));
 }
 
 }  // namespace
