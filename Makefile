@@ -1,17 +1,21 @@
 # make demo   environment, install, the chromosome hold-out on real human data
 # make test   environment, install, all tests
-# Both use .venv and install nothing again until pyproject.toml or constraints.txt changes.
+# All use .venv and install again only when pyproject.toml, constraints.txt or a kernel changes.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+KERNELS := $(wildcard $(addprefix seqnorm/backends/native/src/,*.cpp *.h CMakeLists.txt))
 
-.PHONY: help demo test install check clean
+.PHONY: help demo test test-gpu bench-cpu bench-gpu install check clean
 
 help:
 	@echo "make demo     set up .venv and run examples/human_ctcf.toml (report in runs/human_ctcf)"
 	@echo "make test     set up .venv and run the tests"
+	@echo "make test-gpu   run the tests that need a CUDA device (skipped, with a word, without one)"
+	@echo "make bench-cpu  measure the norms on this processor (benchmarks/norms_cpu.md)"
+	@echo "make bench-gpu  measure the norms on a CUDA device (benchmarks/norms_gpu.md)"
 	@echo "make install  set up .venv alone"
 	@echo "make check    lint and types, as before a commit"
 	@echo "make clean    remove .venv and caches; runs/ stays"
@@ -24,9 +28,19 @@ test: $(INSTALLED)
 	@echo "==> tests"
 	$(BIN)/python -m pytest
 
+test-gpu: $(INSTALLED)
+	@echo "==> tests on a CUDA device"
+	$(BIN)/python -m pytest -m gpu
+
+bench-cpu: $(INSTALLED)
+	$(BIN)/python benchmarks/norms_cpu.py
+
+bench-gpu: $(INSTALLED)
+	$(BIN)/python benchmarks/norms_gpu.py
+
 install: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt $(KERNELS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed, $(PYTHON) is older; call make PYTHON=python3.11"; exit 1; }
 	@echo "==> making the environment in $(VENV)"

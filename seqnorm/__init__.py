@@ -7,8 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from seqnorm.attribution import deep_lift_rules
     from seqnorm.backends.choice import backend
     from seqnorm.carry import carry_lengths
+    from seqnorm.composition import BackgroundNorm, background_moments, background_zscore
     from seqnorm.functional import normalize
     from seqnorm.kinds import NORM_KINDS
     from seqnorm.layers import (
@@ -49,6 +51,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AdaIN": "layers",
+    "BackgroundNorm": "composition",
     "BatchNorm1d": "layers",
     "BatchRenorm1d": "layers",
     "CNN": "models",
@@ -69,10 +72,13 @@ _HOMES = {
     "Transformer": "models",
     "WSConv1d": "layers",
     "backend": "backends.choice",
+    "background_moments": "composition",
+    "background_zscore": "composition",
     "build_model": "models",
     "carry_lengths": "carry",
     "convert": "surgery",
     "convert_sync_batchnorm": "layers",
+    "deep_lift_rules": "attribution",
     "fold": "surgery",
     "freeze": "surgery",
     "from_keras": "surgery",
@@ -89,6 +95,7 @@ __all__ = [
     "CNN",
     "NORM_KINDS",
     "AdaIN",
+    "BackgroundNorm",
     "BatchNorm1d",
     "BatchRenorm1d",
     "DomainBatchNorm1d",
@@ -107,10 +114,13 @@ __all__ = [
     "Transformer",
     "WSConv1d",
     "backend",
+    "background_moments",
+    "background_zscore",
     "build_model",
     "carry_lengths",
     "convert",
     "convert_sync_batchnorm",
+    "deep_lift_rules",
     "fold",
     "freeze",
     "from_keras",

@@ -75,6 +75,11 @@ class Known:
         if noted is not None and noted.axis == axis:
             return noted.lengths
         size, ways = x.shape[axis], self._sizes.get(x.shape[axis], [])
+        if not self._sizes:
+            raise ValueError(
+                f"{where} is called by itself; inside the block call the model that "
+                "carry_lengths was given, or give it this module"
+            )
         if not ways:
             known = ", ".join(map(str, sorted(self._sizes)))
             raise ValueError(

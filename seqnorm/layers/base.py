@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from seqnorm.backends.plan import ACTIVATIONS, activate, hide
 from seqnorm.backends.reference import affine
 from seqnorm.functional import LAYOUTS, normalize, normalize_with_moments, valid_positions
+from seqnorm.layers import private
 from seqnorm.moments import Moments
 
 Device = torch.device | str | int | None
@@ -34,6 +36,15 @@ class SequenceNorm(nn.Module):
         self.activation = activation
         if not bias:
             self.register_parameter("bias", None)
+
+    mixes_samples: ClassVar[bool] = False
+    """Whether a sample's output depends on other samples of the batch in training."""
+
+    def register_forward_hook(self, hook: Callable[..., Any], **options: Any) -> RemovableHandle:
+        """Torch's; where Opacus hooks itself on, the layer is made ready for it."""
+        if private.is_opacus(hook):
+            private.attach(self, self.mixes_samples)
+        return super().register_forward_hook(hook, **options)
 
     def _batch(self, x: Tensor, channels: int | None, absent: str = "L") -> Tensor:
         """Check the shape and add the axis that a two-axis input leaves out."""

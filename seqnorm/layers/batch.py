@@ -53,6 +53,8 @@ class BatchNorm1d(SequenceNorm, nn.BatchNorm1d):  # type: ignore[misc]
     frozen: bool
     on_single: str
 
+    mixes_samples = True
+
     def __init__(
         self,
         num_features: int,

@@ -52,6 +52,8 @@ class DomainBatchNorm1d(SequenceNorm):
     True
     """
 
+    mixes_samples = True
+
     def __init__(
         self,
         num_features: int,

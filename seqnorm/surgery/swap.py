@@ -120,7 +120,8 @@ def convert(
     Training mode, device, type, ``eps`` and ``requires_grad`` are kept. Which layer is kept and
     why, and what was lost (a bias that RMSNorm has no room for), is in the report. A new
     BatchNorm in the place of a layer without running statistics has none to evaluate with: call
-    :func:`recalibrate`.
+    :func:`recalibrate`. Behind ``nn.Linear``, where there are no positions, InstanceNorm has no
+    meaning: leave such norms out by ``only``.
 
     Examples
     --------

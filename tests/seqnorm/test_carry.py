@@ -9,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from seqnorm import CNN, Transformer, WSConv1d, carry_lengths, make_norm
 from seqnorm.carry.follow import Follow, follow
@@ -637,6 +638,39 @@ def test_blocks_can_be_nested_and_the_inner_one_holds() -> None:
             assert model[0](x).sum() == 2
         assert model(x).sum() == 4
     assert hooks(model) == 0
+
+
+def test_a_module_called_by_itself_before_the_model_is_named() -> None:
+    model = nn.Sequential(nn.Conv1d(C, C, 3), NoNorm())
+    with (
+        carry_lengths(model, torch.tensor([6])),
+        pytest.raises(ValueError, match=r"^0 \(Conv1d\) is called by itself; .* call the model"),
+    ):
+        model[0](torch.randn(1, C, 8))
+
+
+def test_checkpointing_computes_the_same_if_backward_is_inside_the_block() -> None:
+    class Checkpointed(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            for part in self:
+                x = checkpoint(part, x, use_reentrant=False)
+            return x
+
+    torch.manual_seed(0)
+    parts = [
+        nn.Sequential(nn.Conv1d(C, C, 3, padding=1), make_norm("layer_seq", C), nn.MaxPool1d(2))
+        for _ in range(2)
+    ]
+    x, lengths = torch.randn(2, C, 20), torch.tensor([20, 11])
+    grads = []
+    for model in (nn.Sequential(*parts), Checkpointed(*parts)):
+        with carry_lengths(model, lengths):
+            model(garbage(x, lengths)).square().sum().backward()
+        grads.append([p.grad for p in model.parameters()])
+        model.zero_grad(set_to_none=True)
+    for a, b in zip(*grads, strict=True):
+        assert a is not None
+        torch.testing.assert_close(a, b)
 
 
 def test_a_model_with_hooks_is_collected_when_it_is_dropped() -> None:

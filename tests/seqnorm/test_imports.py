@@ -19,6 +19,7 @@ CORE = (
     "batches",
     "carry",
     "checkpoint",
+    "composition",
     "functional",
     "influence",
     "kinds",

@@ -150,7 +150,7 @@ def test_on_positions_with_the_merged_statistics_layer_and_rms_norm_are_the_same
     torch.testing.assert_close(convert(norm, "rms")[0](x), norm(x), rtol=1e-9, atol=1e-9)
 
 
-def changes(kind: str, seed: int) -> tuple[float, float, float]:
+def changes(kind: Any, seed: int) -> tuple[float, float, float]:
     """Squared change with statistics folded in, with copied weights, with the best there are."""
     torch.manual_seed(seed)
     # Channels that depend on each other, with means and scales of their own.
@@ -162,8 +162,9 @@ def changes(kind: str, seed: int) -> tuple[float, float, float]:
     norm.weight.data, norm.bias.data = torch.randn(2, C, dtype=torch.float64)
     wanted = norm.eval()(x).detach()
     folded, copied = (convert(norm, kind, start=s)[0](x).detach() for s in ("statistics", "copy"))
-    z, y = make_norm(kind, C, affine=False).double()(x), wanted
-    if kind != "rms":  # which has no bias
+    bare = GroupNorm(2, C, affine=False) if callable(kind) else make_norm(kind, C, affine=False)
+    z, y = bare.double()(x), wanted
+    if not callable(kind) and kind != "rms":  # which have no bias
         z, y = (v - v.mean((0, 2), keepdim=True) for v in (z, y))
     best = y - z * (z * y).sum((0, 2), keepdim=True) / z.square().sum((0, 2), keepdim=True)
     gaps = (folded - wanted, copied - wanted, best)
@@ -178,15 +179,25 @@ def changes(kind: str, seed: int) -> tuple[float, float, float]:
         ("layer_seq", 1.01, 0.1),
         ("layer", 1.25, 0.7),
         ("rms", 1.1, 0.7),
+        (lambda channels, layout: GroupNorm(2, channels, bias=False), 1.02, 0.9),
     ],
+    ids=["instance", "group", "layer_seq", "layer", "rms", "no-bias"],
 )
 def test_folding_statistics_in_changes_little_more_than_the_best_fit_and_less_than_copying(
-    kind: str, near: float, gain: float
+    kind: Any, near: float, gain: float
 ) -> None:
     draws = [changes(kind, seed) for seed in range(6)]
     folded, copied, best = (sum(column) for column in zip(*draws, strict=True))
     assert best <= folded <= near * best
     assert folded <= gain * copied
+
+
+def test_dead_channels_begin_finite() -> None:
+    norm: Any = nn.BatchNorm1d(C)
+    norm.running_var.zero_()
+    for kind in ("rms", "layer", "instance", "group:2"):
+        new, _ = convert(norm, kind)
+        assert all(p.isfinite().all() for p in new.parameters())
 
 
 def test_weights_of_layers_without_statistics_are_copied() -> None:
@@ -302,6 +313,11 @@ def test_type_device_eps_and_what_learns_are_kept() -> None:
         new, _ = convert(norm, kind)
         assert new.eps == 1e-2
         assert all(p.dtype == torch.float64 and not p.requires_grad for p in new.parameters())
+    for p in convert(filled(nn.LayerNorm(C, bias=False)).requires_grad_(False), "group:2")[
+        0
+    ].parameters():
+        assert not p.requires_grad
+    assert all(p.requires_grad for p in convert(nn.InstanceNorm1d(C), "group:2")[0].parameters())
     bare, _ = convert(nn.BatchNorm1d(C, affine=False).half(), "group:2")
     assert all(p.dtype == torch.float16 and p.requires_grad for p in bare.parameters())
 
@@ -447,5 +463,10 @@ def test_decisions_are_signs_of_one_output_and_the_largest_of_several() -> None:
     assert (flat.flipped, flat.share) == (0, 0.0)
     many = compare(torch.tensor([[1.0, 2.0], [5.0, 3.0]]), torch.tensor([[3.0, 2.0], [5.0, 3.0]]))
     assert (many.flipped, many.decisions, many.share) == (1, 2, 0.5)
+    zero = compare(torch.tensor([0.0, 0.0]), torch.tensor([-1.0, 1.0]))
+    assert zero.flipped == 1  # at 0 the decision is no
+    assert compare(torch.tensor([1.0, 1.0]), torch.tensor([0.0, 2.0])).flipped == 1
+    none = compare(torch.zeros(0, 1), torch.zeros(0, 1))
+    assert (none.largest, none.typical, none.share) == (0.0, 0.0, 0.0)
     track = compare(torch.zeros(2, 3, 7), torch.zeros(2, 3, 7))
     assert track.decisions == 14

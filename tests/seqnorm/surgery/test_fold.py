@@ -310,12 +310,13 @@ def test_any_stack_computes_the_same_after_folding(kinds: list[str], seed: int) 
 def test_by_default_the_model_is_copied_and_in_place_weights_stay_the_same_objects() -> None:
     model = nn.Sequential(nn.Conv1d(4, 6, 3), trained(nn.BatchNorm1d(6))).eval()
     x = torch.randn(2, 4, 12)
-    expected, weight = model(x), model[0].weight
+    expected, weight, bias = model(x), model[0].weight, model[0].bias
     fold(model)
     assert torch.equal(model(x), expected)
     same, _ = fold(model, inplace=True)
     assert same is model
     assert model[0].weight is weight
+    assert model[0].bias is bias
     torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-5)
 
 

@@ -41,6 +41,13 @@ def test_a_frozen_norm_keeps_its_statistics_in_training(kind: Any) -> None:
 
 
 @EACH
+def test_a_norm_is_frozen_from_the_start_without_a_call_of_train(kind: Any) -> None:
+    net, x = model(kind).train(), torch.randn(2, C, L)
+    expected = copy.deepcopy(net).eval()[:3](x)
+    torch.testing.assert_close(freeze(net)[:3](x), expected)
+
+
+@EACH
 def test_copies_and_pickles_stay_frozen(kind: Any) -> None:
     net, x = freeze(model(kind)).train(), torch.randn(2, C, L)
     buffer = io.BytesIO()

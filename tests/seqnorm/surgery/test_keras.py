@@ -125,5 +125,6 @@ def test_wrong_numbers_are_named() -> None:
         from_keras(gamma, beta[:2], mean, var)
     with pytest.raises(ValueError, match=r"must all have shape \(C,\)"):
         from_keras(gamma[None], beta[None], mean[None], var[None])
-    with pytest.raises(ValueError, match=r"momentum must be between 0 and 1, got 99"):
-        from_keras(gamma, beta, mean, var, momentum=99)
+    for momentum in (1.5, -0.1):
+        with pytest.raises(ValueError, match="momentum must be between 0 and 1, got"):
+            from_keras(gamma, beta, mean, var, momentum=momentum)

@@ -141,6 +141,49 @@ def test_layers_come_in_the_order_of_their_calls_and_all_calls_of_one_count() ->
     torch.testing.assert_close(new.last.running_var, z.var((0, 2)), rtol=1e-4, atol=1e-5)
 
 
+def test_a_pass_goes_no_further_than_its_layer() -> None:
+    model, calls = stacked(), []
+    for i in (0, 3, 6):
+        model[i].register_forward_hook(lambda m, args, y, i=i: calls.append(i))
+    recalibrate(model, data().split(5), inplace=True)
+    # 4 batches: all of the model once, up to the second norm, up to the third.
+    assert [calls.count(i) for i in (0, 3, 6)] == [12, 12, 8]
+
+
+@pytest.mark.parametrize(
+    ("norm", "shape", "axes"),
+    [
+        (BatchNorm1d(C, layout="NLC"), (6, L, C), (0, 1)),
+        (BatchNorm1d(C), (6, C), (0,)),
+        (nn.BatchNorm1d(C), (2, C), (0,)),
+        (nn.BatchNorm2d(C), (6, C, 5, 3), (0, 2, 3)),
+    ],
+    ids=["nlc", "flat", "two-values", "image"],
+)
+def test_inputs_of_every_shape_are_counted_by_channel(
+    norm: Any, shape: tuple[int, ...], axes: tuple[int, ...]
+) -> None:
+    x = torch.randn(shape) * 2 + 1
+    new: Any
+    new, report = recalibrate(norm, x.split(1))
+    torch.testing.assert_close(new.running_mean, x.mean(axes))
+    torch.testing.assert_close(new.running_var, x.var(axes))
+    assert report.layers[0].values == x.numel() // C
+
+
+def test_a_model_that_calls_no_norm_is_named() -> None:
+    class Idle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(C)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    with pytest.raises(ValueError, match="calls none of its BatchNorms on these data"):
+        recalibrate(Idle(), [data()])
+
+
 @pytest.mark.parametrize("kind", ["cnn", "twins", "torch"])
 def test_padding_is_not_counted(kind: str) -> None:
     torch.manual_seed(0)
