@@ -75,10 +75,11 @@ class Taps:
         return -(-self.left // self.stride), (length + self.left - self.span) // self.stride + 1
 
     def windows(self, x: Tensor) -> Tensor:
-        """``(N, C, L)`` to ``(N, C, K, P)``, a view of the padded input; zeros beyond its ends."""
+        """``(N, C, L)`` to ``(N, C, K, P)``: what each tap sees; zeros beyond the ends."""
         padded = F.pad(x, (self.left, self.right))
-        spans = padded.unfold(2, self.span, self.stride)
-        return spans[..., :: self.dilation].transpose(2, 3)
+        reach = (self.outputs(x.shape[2]) - 1) * self.stride + 1
+        starts = range(0, self.span, self.dilation)
+        return torch.stack([padded[..., i : i + reach : self.stride] for i in starts], 2)
 
     def valid(self, x: Tensor, lengths: Tensor | None) -> Tensor | None:
         """Mask ``(N, 1, P)`` of the outputs of which a sequence alone would have as many."""
@@ -162,8 +163,8 @@ class Scorer:
         """Windows ``(N, 4 K, P)`` of bases less what is expected where a base is known."""
         mass = self.taps.windows(bases.sum(1, keepdim=True))
         expected = background.frequencies.to(bases.dtype)
-        expected = expected.reshape(*expected.shape[:2], 1, -1)
-        return (self.taps.windows(bases) - mass * expected).flatten(1, 2)
+        expected = expected if self.window is not None else expected[..., None]
+        return (self.taps.windows(bases) - mass * expected[:, :, None]).flatten(1, 2)
 
     def standardized(self, centred: Tensor, background: Background, known: Tensor | None) -> Tensor:
         """``response * scale / sqrt(var + eps) + bias``, as ``(N, O, P)``."""

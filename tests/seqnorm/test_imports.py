@@ -182,6 +182,19 @@ def test_a_layer_loads_torch_and_nothing_else_heavy() -> None:
     assert not loaded & (HEAVY | {"data_tools", "seqnorm.holdout"})
 
 
+def test_the_norms_cost_at_most_a_fifth_of_a_second_beyond_torch() -> None:
+    code = """
+import time, torch
+start = time.process_time()
+import seqnorm
+seqnorm.LayerNorm, seqnorm.convert, seqnorm.BackgroundNorm, seqnorm.leak_report
+print(time.process_time() - start)
+"""
+    assert min(float(python(code)) for _ in range(3)) < 0.2
+    loaded = loaded_after("import torch; before = 1; import seqnorm; seqnorm.LayerNorm")
+    assert not loaded & {"triton", "torch._dynamo", "flwr"}
+
+
 def test_training_loads_nothing_of_the_experiments() -> None:
     loaded = loaded_after("import seqnorm.training, seqnorm.models")
     assert "safetensors" in loaded
