@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from seqnorm.composition.zscore import Taps, background_zscore, check_scan, check_window
+from seqnorm.composition.taps import Taps
+from seqnorm.composition.zscore import background_zscore, check_scan, check_window
 from seqnorm.functional import LAYOUTS
 
 __all__ = ["BackgroundNorm"]
