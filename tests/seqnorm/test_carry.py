@@ -169,8 +169,9 @@ FOLLOWED: list[nn.Module] = [
     nn.AvgPool1d(4, ceil_mode=True),
     nn.AvgPool1d(4, padding=2, ceil_mode=True, count_include_pad=False),
     nn.LPPool1d(3.0, 3, ceil_mode=True),
-    nn.LPPool1d(float("inf"), 2),
-    nn.LPPool1d(float("-inf"), 2),
+    nn.LPPool1d(float("inf"), 3, ceil_mode=True),
+    nn.LPPool1d(float("-inf"), 3, ceil_mode=True),
+    nn.LPPool1d(2.0, 3),
     nn.AdaptiveAvgPool1d(1),
     nn.AdaptiveMaxPool1d(4),
     nn.Upsample(scale_factor=2.5, mode="linear"),
@@ -454,6 +455,20 @@ def test_what_would_mix_padding_in_is_refused_whatever_the_lengths(
         "F.layer_norm(x, x.shape[1:])",
         "F.normalize(x, dim=-1)",
         "x.topk(2).values",
+        "x.topk(2, -1).values",
+        "x.sort().values",
+        "x.sort(-1, True).values",
+        "torch.permute(x, (0, 2, 1)).sum(1)",
+        "x.permute(0, 2, 1).mean(dim=1)",
+        "torch.transpose(x, dim0=1, dim1=2).amax(dim=1)",
+        "torch.cat([x, x], dim=1).mean(2)",
+        "x.var((0, 2))",
+        "x.std(2, False)",
+        "x.unsqueeze(1).sum(3)",
+        "x.softmax(dim=-1)",
+        "F.conv_transpose1d(x, torch.ones(C, 1, 3))",
+        "F.lp_pool1d(x.abs(), 2.0, 2)",
+        "F.scaled_dot_product_attention(*[x.transpose(1, 2)] * 3, None)",
         "x.std(2)",
         "x.norm(2, -1)",
         "F.scaled_dot_product_attention(*[x.transpose(1, 2)] * 3)",
@@ -479,6 +494,12 @@ def test_operations_along_padded_positions_are_refused(body: str) -> None:
         "x * (x.max() > -1e9)",
         "F.batch_norm(x, *torch.ones(2, C).to(x))",
         "torch.cat([x, x], 1)[:, ::2]",
+        "torch.cat([x, x], dim=1).unflatten(1, (2, C)).mean(1)",
+        "F.normalize(x, dim=1) + x.permute(0, 2, 1).sum(2)[:, None]",
+        "x + x.sort(1).values + x.topk(1, 1).values + x.amax(dim=(1,), keepdim=True)",
+        "x.transpose(1, 2).softmax(2).transpose(1, 2)",
+        "F.linear(x.transpose(1, 2), torch.eye(C).to(x)).transpose(1, 2)",
+        "F.relu(x) * x.unsqueeze(1).squeeze(1) - x.flip(1)",
         "x.unflatten(1, (2, 2)).flatten(1, 2)",
     ],
 )
@@ -486,6 +507,67 @@ def test_operations_along_padded_positions_are_refused(body: str) -> None:
 def test_operations_at_each_position_are_let_through(body: str, length: int) -> None:
     model = Own(eval(f"lambda x: {body}")).double()
     check(model, torch.randn(2, C, length, dtype=torch.float64), torch.tensor([length, 3]))
+
+
+def lost(x: Tensor, to: str = "ncl") -> Tensor:
+    """The same values as a tensor that is not recognized."""
+    return torch.einsum(f"ncl->{to}", x)
+
+
+@pytest.mark.parametrize("length", [12, C])
+@pytest.mark.parametrize("last", ["linear", "layer", "rms"])
+def test_where_a_tensor_is_not_recognized_the_last_axis_is_that_of_features_if_it_can_be(
+    length: int, last: str
+) -> None:
+    build: Any = {"linear": lambda n: nn.Linear(n, n), "layer": nn.LayerNorm, "rms": nn.RMSNorm}
+
+    class Model(nn.Module):
+        def __init__(self, to: str) -> None:
+            super().__init__()
+            self.to, self.last = to, build[last](C)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = torch.einsum(f"{self.to}->ncl", self.last(lost(x, self.to)))
+            return y
+
+    x, lengths = torch.randn(2, C, length).double(), torch.tensor([length, 3])
+    for to in ("nlc", "lnc"):
+        model = Model(to).double()
+        with carry_lengths(model, lengths):
+            y = model(garbage(x, lengths))
+        torch.testing.assert_close(y[1:, :, :3], model(x[1:, :, :3]))
+    # As many sequences as positions do not make the first axis one of positions.
+    wrong = nn.Sequential(Own(lost, build[last]))
+    wrong[0].last = {"linear": nn.Linear(7, 7), "layer": nn.LayerNorm(7), "rms": nn.RMSNorm(7)}[
+        last
+    ]
+    with (
+        carry_lengths(wrong, torch.arange(1, 8)),
+        pytest.raises(ValueError, match=r"^0\.last .*padded positions"),
+    ):
+        wrong(torch.randn(7, C, 7))
+
+
+def test_a_softmax_module_over_keys_is_refused_and_a_flattening_of_nothing_is_not() -> None:
+    weights = Own(lambda x: lost(x, "nlc") @ x, nn.Softmax(-1))
+    with (
+        carry_lengths(weights, torch.tensor([12, 5])),
+        pytest.raises(ValueError, match=r"^last \(Softmax\).*normalizes over padded positions"),
+    ):
+        weights(torch.randn(2, C, 12))
+    model = nn.Sequential(nn.Flatten(2), nn.Flatten(1, 1), nn.Softmax(1), nn.Unflatten(1, (1, C)))
+    with carry_lengths(model, torch.tensor([12, 5])):
+        model(torch.randn(2, C, 12))
+
+
+def test_attention_with_a_mask_of_its_own_is_let_through() -> None:
+    def body(x: Tensor) -> Tensor:
+        q = x.transpose(1, 2)
+        mask = torch.ones(q.shape[1], q.shape[1], dtype=torch.bool).tril()
+        return F.scaled_dot_product_attention(q, q, q, mask).transpose(1, 2)
+
+    model = Own(body).double()
+    check(model, torch.randn(2, C, 12).double(), torch.tensor([12, 5]))
 
 
 def test_a_mean_outside_the_model_is_nobodys_business() -> None:

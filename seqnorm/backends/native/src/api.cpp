@@ -46,11 +46,12 @@ bool has_avx2() {
 #endif
 }
 
-// A large result is memory that the system has yet to give, page by page; large pages spare most
-// of that time. As NumPy does for its arrays; only advice, so the answer does not matter.
+// A result above 32 MiB is new memory, never recycled by the C library, and the system gives it
+// page by page; large pages spare most of that time. Smaller results are often recycled, where the
+// advice does harm. It is only advice, so the answer does not matter.
 void prefer_large_pages(const sn_problem& p, void* result) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
-  static const uintptr_t least = 1 << 22, page = 4096;
+  static const uintptr_t least = 1 << 25, page = 4096;
   const uintptr_t width = p.dtype == SN_FLOAT64 ? 8 : (p.dtype == SN_FLOAT32 ? 4 : 2);
   const uintptr_t start = (reinterpret_cast<uintptr_t>(result) + page - 1) / page * page;
   const uintptr_t end = reinterpret_cast<uintptr_t>(result) + width * p.n * p.c * p.l;
