@@ -250,8 +250,9 @@ def report(rows: list[Row], rounds: int) -> str:
     return f"""# Norms on a CPU
 
 Written by `python benchmarks/norms_cpu.py`. Milliseconds, medians of {3 * rounds} calls; the
-contenders take turns of one call for warmth and three that count; float32, {torch.get_num_threads()} threads. *copy* is `x.clone()`. *eager* is
-what users of torch write (for LayerNorm and RMSNorm over channels: transpose, norm, transpose;
+contenders take turns of one call for warmth and three that count; float32,
+{torch.get_num_threads()} threads. *copy* is `x.clone()`. *eager* is what users of torch write
+(for LayerNorm and RMSNorm over channels: transpose, norm, transpose;
 masked: multiply by the mask), *compiled* the same under `torch.compile` (masked: written for it),
 *ours* the layer of this library, not compiled. *goal* is the least ratio asked for; where none is
 given against eager, ours may be 5 % slower. Backward: gradients of x, weight and bias.
