@@ -62,6 +62,8 @@ def normalize(
     tensors = (x, valid, weight, bias, residual, mean, var)
     if torch._C._are_functorch_transforms_active():
         return _Transformed.apply(*tensors, *_fields(plan))  # type: ignore[no-any-return, no-untyped-call]
+    if not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)):
+        return _operator("normalize", _forward)(*tensors, *_fields(plan))  # type: ignore[no-any-return]
     return _Eager.apply(*tensors, *_fields(plan))  # type: ignore[no-any-return, no-untyped-call]
 
 
