@@ -121,7 +121,7 @@ def _moved(
         return Positions(order.index(axis), noted.lengths)
     if name == "cat":
         along = kwargs.get("dim", args[1] if len(args) > 1 else 0) % dims
-        return None if along == axis else noted
+        return None if along in (0, axis) else noted
     # Of operands that broadcast, the one with the positions counts.
     return noted if x.shape == y.shape else None
 

@@ -74,7 +74,7 @@ class Recalibration:
             [(r.name or "(model)", r.values, r.mean_moved, r.std_factor, r.note)
              for r in self.layers],
         )  # fmt: skip
-        return f"{table}\n{self.passes} passes over the data"
+        return f"{table}\npasses over the data: {self.passes}"
 
 
 def recalibrate(

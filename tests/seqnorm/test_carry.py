@@ -441,6 +441,7 @@ def test_what_would_mix_padding_in_is_refused_whatever_the_lengths(
         "x.roll(1, 2)",
         "x.flatten(1)",
         "x.reshape(len(x), -1)",
+        "x.reshape((len(x), -1))",
         "x.view(-1, C * 12)",
         "torch.softmax(x, -1)",
         "F.softmax(x[:, :, None], dim=-1)",
@@ -838,9 +839,50 @@ def test_wrong_lengths_are_named(lengths: Any, shape: tuple[int, ...], message: 
 
 
 def test_a_batch_axis_that_means_something_else_is_named() -> None:
-    model = Own(lambda x: x.reshape(-1, 2, 12), make_norm("layer", 2))
-    with (
-        carry_lengths(model, torch.tensor([12, 5])),
-        pytest.raises(ValueError, match=r"2 sequences of lengths on axis 0"),
+    for model in (
+        Own(lambda x: x.reshape(-1, 2, 12), make_norm("layer", 2)),
+        Own(lambda x: torch.cat([x, x]), make_norm("layer", C)),
     ):
-        model(torch.randn(2, C, 12))
+        with (
+            carry_lengths(model, torch.tensor([12, 5])),
+            pytest.raises(ValueError, match=r"2 sequences of lengths on axis 0"),
+        ):
+            model(torch.randn(2, C, 12))
+
+
+@pytest.mark.parametrize("length", [12, C])
+@pytest.mark.parametrize("layout", ["NCL", "NLC"])
+def test_modules_of_others_that_take_lengths_get_those_of_their_input(
+    length: int, layout: str
+) -> None:
+    class Recorder(nn.Module):
+        def forward(self, x: Tensor, scale: float = 1.0, lengths: Tensor | None = None) -> Tensor:
+            seen.append(None if lengths is None else lengths.tolist())
+            return x * scale
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.pool = nn.Linear(C, C), nn.AdaptiveAvgPool1d(1)
+            self.take, self.pairs = Recorder(), nn.MaxPool1d(2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            ncl = x if layout == "NCL" else x.transpose(1, 2)
+            nlc = x if layout == "NLC" else x.transpose(1, 2)
+            self.take(self.first(nlc), lengths=None)
+            self.take(lost(nlc), 2.0)
+            self.take(lost(ncl), 2.0, None)
+            self.take(lost(self.pairs(ncl)))
+            pooled = self.pool(ncl)
+            self.take(pooled)
+            self.take(pooled.flatten(1))
+            y: Tensor = self.take(pooled.flatten(1), 1.0, torch.tensor([7]))
+            return y
+
+    seen: list[Any] = []
+    model, lengths = Model(), torch.tensor([length, 3])
+    x = torch.randn((2, C, length) if layout == "NCL" else (2, length, C))
+    with carry_lengths(model, lengths, layout=layout):
+        model(x)
+    full = [length, 3]
+    assert seen == [full, full, full, [length // 2, 1], None, None, [7]]

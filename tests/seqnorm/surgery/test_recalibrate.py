@@ -253,7 +253,7 @@ def test_the_report_tells_how_far_statistics_moved() -> None:
     assert moved.layers[0].mean_moved == pytest.approx(3, rel=1e-4)
     assert moved.layers[0].std_factor == pytest.approx(2, rel=1e-4)
     assert "0        2400" in str(moved)
-    assert str(moved).endswith("1 passes over the data")
+    assert str(moved).endswith("passes over the data: 1")
 
 
 def test_by_default_a_copy_is_changed_and_modes_stay() -> None:
