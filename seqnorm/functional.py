@@ -21,9 +21,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from seqnorm.backends import aten, ops, reference
+from seqnorm.backends import aten, express, ops, reference
 from seqnorm.backends.choice import choose
-from seqnorm.backends.plan import ACTIVATIONS, Inputs, Plan, Statistics, compute_dtype
+from seqnorm.backends.plan import ACTIVATIONS, Inputs, Plan, Statistics, compute_dtype, outside
 from seqnorm.moments import Moments
 
 __all__ = [
@@ -110,6 +110,10 @@ def normalize(
     """
     plan = _plan(x, over, layout, groups, center, eps, activation)
     _check(x, plan, weight, bias, residual, mean, var)
+    if mean is None:
+        _check_shape(lengths, x, plan)
+        if (found := express.normalize(x, lengths, weight, bias, residual, plan)) is not None:
+            return found[0]
     y, _ = _run(x, plan, lengths, weight, bias, residual, mean, var)
     return y
 
@@ -152,6 +156,9 @@ def normalize_with_moments(
     """
     plan = _plan(x, over, layout, groups, True, eps, activation)
     _check(x, plan, weight, bias, residual, None, None)
+    _check_shape(lengths, x, plan)
+    if (found := express.normalize(x, lengths, weight, bias, residual, plan)) is not None:
+        return found[0], ops.moments(found[1], found[2], x, lengths, plan)
     y, moments = _run(x, plan, lengths, weight, bias, residual, None, None)
     return y, moments()
 
@@ -205,6 +212,13 @@ def checked_lengths(
     """
     if lengths is None:
         return None
+    _check_lengths(lengths, batch, length)
+    if lengths.dtype != torch.bool:
+        _check_range(lengths, length)
+    return lengths.to(device)
+
+
+def _check_lengths(lengths: Tensor, batch: int, length: int) -> None:
     if not isinstance(lengths, Tensor):
         raise ValueError(f"lengths must be a tensor, got {type(lengths).__name__}")
     if lengths.is_floating_point() or lengths.is_complex():
@@ -218,9 +232,6 @@ def checked_lengths(
             f"lengths of type {lengths.dtype} must have shape {expected} for an input with "
             f"N={batch} and L={length}, got {tuple(lengths.shape)}"
         )
-    if lengths.dtype != torch.bool:
-        _check_range(lengths, length)
-    return lengths.to(device)
 
 
 def concrete(value: Tensor) -> int | None:
@@ -238,13 +249,12 @@ def concrete(value: Tensor) -> int | None:
 
 
 def _check_range(lengths: Tensor, length: int) -> None:
-    wrong = (lengths < 0) | (lengths > length)
-    if concrete(wrong.sum()):
-        row = int(wrong.nonzero()[0])
-        raise ValueError(
-            f"lengths[{row}] = {int(lengths[row])} is outside 0..{length}, the positions that "
-            "the input has; were lengths taken before pooling or cropping?"
-        )
+    if lengths.numel() == 0:
+        return
+    least, most = lengths.aminmax()
+    if (low := concrete(least)) is None or (low >= 0 and int(most) <= length):
+        return
+    raise ValueError(outside(lengths, length))
 
 
 def _plan(
@@ -305,6 +315,12 @@ def _check(
             "mean and var are per channel: they need over='L' or over='NL' and center=True, "
             f"got over={plan.over!r}, center={plan.center}"
         )
+
+
+def _check_shape(lengths: Tensor | None, x: Tensor, plan: Plan) -> None:
+    """Check all of lengths but their values, which the kernels look at themselves."""
+    if lengths is not None:
+        _check_lengths(lengths, x.shape[0], x.shape[3 - plan.channel_axis])
 
 
 def _run(

@@ -103,11 +103,17 @@ class Influence:
                 if letter in alike:
                     chosen = torch.arange(size, device=y.device) == at
                     probe = probe * chosen.view([-1 if a == axis else 1 for a in range(y.dim())])
-                self._note(letter, at, self._pull(x, y, probe / probe.norm()))
+                self._note(letter, at, self._pull(x, y, probe / probe.abs().sum()))
 
     def _pull(self, x: Tensor, y: Tensor, probe: Tensor) -> Tensor:
         (gradient,) = torch.autograd.grad(y, x, probe, retain_graph=True, materialize_grads=True)
         size = gradient.abs()
+        if not size.isfinite().all():
+            # Neither an influence nor none: with NaN in it no comparison would find any.
+            raise ValueError(
+                "derivatives at x are not finite; give an x without NaN, at which the model can "
+                "be differentiated (a constant one has no standard deviation)"
+            )
         if self.pad is not None:
             self.padding = max(self.padding, float(torch.where(self.pad, size, 0).max()))
         return size

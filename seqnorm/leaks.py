@@ -116,14 +116,14 @@ def leak_report(
     Raises
     ------
     ValueError
-        For another shape or type of ``x``, an unknown mode, or an output that is no tensor with
-        the samples on its first axis.
+        For another shape or type of ``x``, an unknown mode, an output that is no tensor with the
+        samples on its first axis, or derivatives that are not finite.
 
     Notes
     -----
     Up to 2048 outputs the Jacobian is taken whole. For more, vector-Jacobian products are: for
     each sample, and up to 64 positions and channels, of a random sum of its outputs with weights
-    of norm 1. Which inputs that depends on is right but for a coincidence of measure 0;
+    whose sizes sum to 1. Which inputs that depends on is right but for a coincidence of measure 0;
     ``strongest`` is then a lower bound. Influence without a derivative, through integers or
     ``detach``, is not seen.
 
@@ -153,9 +153,9 @@ def leak_report(
         valid = valid_positions(lengths, x.shape[0], length, x.device)
         pad = None if valid is None else ~valid.unsqueeze(letters.index("C"))
     rows, exact = [], True
-    with _seeded(x.device, seed):
+    with torch.inference_mode(False), _seeded(x.device, seed):
         wide = torch.float32 if x.device.type == "mps" else torch.float64
-        inputs = [x.detach().to(wide)]
+        inputs = [x.detach().to(wide, copy=True)]
         mean, std = inputs[0].nanmean(), _spread(inputs[0])
         inputs += [torch.randn_like(inputs[0]) * std + mean for _ in range(points - 1)]
         for mode in modes:

@@ -119,6 +119,11 @@ def choose(x: Tensor, plan: Plan, padded: bool, given: bool, statistics_learn: b
     return next((b for b in order if not why_not(b, x, plan, padded, given)), "reference")
 
 
+def free_for(name: str) -> bool:
+    """Whether no other backend is forced."""
+    return _forced is None or _forced == name
+
+
 def why_not(name: str, x: Tensor, plan: Plan, padded: bool, given: bool) -> str | None:
     """Why a backend cannot take an input, or None if it can."""
     if name == "reference":

@@ -61,10 +61,10 @@ def normalize(
     """Normalize with the kernels of x's device, differentiably; see the module's contract."""
     tensors = (x, valid, weight, bias, residual, mean, var)
     if torch._C._are_functorch_transforms_active():
-        return _Transformed.apply(*tensors, *_fields(plan))  # type: ignore[no-any-return, no-untyped-call]
+        return _Transformed.apply(*tensors, *fields(plan))  # type: ignore[no-any-return, no-untyped-call]
     if not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)):
-        return _operator("normalize", _forward)(*tensors, *_fields(plan))  # type: ignore[no-any-return]
-    return _Eager.apply(*tensors, *_fields(plan))  # type: ignore[no-any-return, no-untyped-call]
+        return _operator("normalize", _forward)(*tensors, *fields(plan))  # type: ignore[no-any-return]
+    return _Eager.apply(*tensors, *fields(plan))  # type: ignore[no-any-return, no-untyped-call]
 
 
 def moments(mean: Tensor, var: Tensor, x: Tensor, valid: Tensor | None, plan: Plan) -> Moments:
@@ -91,7 +91,8 @@ def _mask(valid: Tensor, x: Tensor, plan: Plan) -> Tensor:
     return valid.unsqueeze(plan.channel_axis)
 
 
-def _fields(plan: Plan) -> tuple[Any, ...]:
+def fields(plan: Plan) -> tuple[Any, ...]:
+    """A plan as the operators take it."""
     return plan.over, plan.layout, plan.groups, plan.center, plan.eps, plan.activation
 
 
@@ -242,8 +243,11 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
     ctx.rest = (mean is not None, *fields)
 
 
-def _pull_back(ctx: Any, *grads: Tensor) -> Any:
-    arguments = (grads[0], *ctx.saved_tensors, *ctx.rest)
+def pull_back(ctx: Any, rest: tuple[Any, ...], grad: Tensor | None) -> Any:
+    """Gradients of x, valid, weight, bias, residual and whatever else was given, in that order."""
+    if grad is None:
+        return (None,) * len(ctx.needs_input_grad)
+    arguments = (grad, *ctx.saved_tensors, *rest)
     if torch.is_grad_enabled():
         found = _TransformedBackward.apply(*arguments)  # type: ignore[no-untyped-call]
     else:
@@ -276,7 +280,9 @@ class _Eager(torch.autograd.Function):
         _keep(ctx, arguments, output)
         return output
 
-    backward = staticmethod(_pull_back)
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return pull_back(ctx, ctx.rest, grads[0])
 
 
 class _Transformed(torch.autograd.Function):
@@ -284,7 +290,10 @@ class _Transformed(torch.autograd.Function):
 
     generate_vmap_rule = True
     setup_context = staticmethod(_keep)
-    backward = staticmethod(_pull_back)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return pull_back(ctx, ctx.rest, grads[0])
 
     @staticmethod
     def forward(*arguments: Any) -> Outputs:

@@ -11,7 +11,16 @@ from torch.nn import functional as F
 
 from seqnorm.moments import Moments, wide_dtype
 
-__all__ = ["ACTIVATIONS", "Inputs", "Plan", "Statistics", "activate", "compute_dtype", "hide"]
+__all__ = [
+    "ACTIVATIONS",
+    "Inputs",
+    "Plan",
+    "Statistics",
+    "activate",
+    "compute_dtype",
+    "hide",
+    "outside",
+]
 
 ACTIVATIONS = ("relu", "gelu")
 
@@ -104,6 +113,15 @@ class Statistics(NamedTuple):
 def compute_dtype(x: Tensor) -> torch.dtype:
     """The type of the arithmetic: float64 for float64, else float32."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def outside(lengths: Tensor, length: int) -> str:
+    """What to say of lengths that are not all in 0..length."""
+    row = int(((lengths < 0) | (lengths > length)).nonzero()[0])
+    return (
+        f"lengths[{row}] = {int(lengths[row])} is outside 0..{length}, the positions that "
+        "the input has; were lengths taken before pooling or cropping?"
+    )
 
 
 def hide(y: Tensor, mask: Tensor | None) -> Tensor:

@@ -76,9 +76,10 @@ def carry_lengths(
       ``key_padding_mask`` unless there is one;
     - torch's own BatchNorm, InstanceNorm, GroupNorm over padding, ``nn.Flatten`` and
       ``nn.Linear`` over positions, recurrent layers and the like: refused;
-    - in any other module, operations along positions such as ``x.mean(-1)`` or ``x.flip(-1)``
-      are refused, as far as they can be recognized: by the tensor while modules and elementwise
-      operations hand it on, by the size of the axis afterwards.
+    - in any other module, operations along positions such as ``x.mean(-1)``, ``x.flip(-1)`` or
+      ``x[..., -1]`` are refused, as far as they can be recognized (matrix products are not): by
+      the tensor while modules and elementwise operations hand it on, by the size of the axis
+      afterwards.
 
     Two ways through a model that lead to one number of positions with different lengths are an
     error where they meet. Blocks can be nested; the inner one holds for the modules of both. With
@@ -213,7 +214,8 @@ class Carried:
         return self._end(y) if len(self._running) == 1 else y
 
     def _leave(self, own: Handler) -> None:
-        if not self._outer(own):
+        # An earlier hook of the user's may have failed before this module got onto the stack.
+        if not self._outer(own) and self._running and self._running[-1] is own:
             self._running.pop()
 
     def _begin(self, own: Handler, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -250,6 +252,8 @@ class Carried:
         """Zero the padding of what the model returns."""
         if type(y) in (tuple, list):
             return type(y)(self._end(part) for part in y)
+        if type(y) is dict:
+            return {key: self._end(part) for key, part in y.items()}
         noted = self._known.of(y) if isinstance(y, Tensor) else None
         if noted is None or not y.is_floating_point():
             return y

@@ -34,6 +34,7 @@ _NEVER: tuple[tuple[tuple[type[nn.Module], ...], str], ...] = (
         "a recurrent layer runs on into the padding; give the module around it a `lengths` "
         "argument and pack the sequences there (nn.utils.rnn.pack_padded_sequence)",
     ),
+    ((nn.EmbeddingBag,), "it averages over padding; use nn.Embedding and pool what it gives"),
     (
         (_MaxUnpoolNd, nn.Fold, nn.Unfold, nn.PixelShuffle, nn.PixelUnshuffle),
         "its positions cannot be followed; give the module around it a `lengths` argument",
@@ -95,6 +96,9 @@ def _mixed(module: Any, x: Tensor) -> Iterator[tuple[set[int], bool, str]]:
         yield {dims - 1}, True, f"it mixes padded positions; {_POOL}"
     elif isinstance(module, (nn.Softmax, nn.LogSoftmax, nn.Softmin)) and module.dim is not None:
         yield {module.dim % dims}, False, "it normalizes over padded positions; mask them before"
+    elif isinstance(module, nn.GLU):
+        reason = "it makes positions the gates of others; set dim to the axis of channels"
+        yield {module.dim % dims}, False, reason
     elif isinstance(module, nn.Flatten):
         merged = set(range(module.start_dim % dims, module.end_dim % dims + 1))
         if len(merged) > 1:

@@ -23,12 +23,16 @@ _ALONG: dict[str, tuple[int, int | None]] = {
     **dict.fromkeys(
         ("mean", "nanmean", "sum", "nansum", "amax", "amin", "aminmax", "max", "min", "median",
          "prod", "std", "var", "std_mean", "var_mean", "logsumexp", "softmax", "log_softmax",
-         "softmin", "argmax", "argmin", "flip"), (1, None)
+         "softmin", "argmax", "argmin", "flip", "nanmedian", "count_nonzero"),
+        (1, None),
     ),
-    **dict.fromkeys(("sort", "argsort"), (1, -1)),
+    **dict.fromkeys(("sort", "argsort", "mode", "glu"), (1, -1)),
     **dict.fromkeys(("topk", "kthvalue"), (2, -1)),
-    **dict.fromkeys(("norm", "quantile", "roll"), (2, None)),
-    "normalize": (2, 1),
+    **dict.fromkeys(
+        ("norm", "linalg_norm", "linalg_vector_norm", "quantile", "roll"), (2, None)
+    ),
+    **dict.fromkeys(("normalize", "cosine_similarity"), (2, 1)),
+    "gumbel_softmax": (4, -1),
 }  # fmt: skip
 _LAST = {
     "conv1d", "conv_transpose1d", "max_pool1d", "avg_pool1d", "lp_pool1d", "adaptive_max_pool1d",
@@ -70,7 +74,7 @@ class Watch(TorchFunctionMode):
         if known is None or name == "__get__":
             return func(*args, **kwargs)
         x = args[0] if args else kwargs.get("input")
-        if isinstance(x, Tensor) and _axes(name, x, args, kwargs) & position_axes(x, known):
+        if isinstance(x, Tensor) and _worked_along(name, x, args, kwargs, known):
             raise ValueError(
                 f"{self._where()}: its forward calls {name} on a tensor of shape "
                 f"{tuple(x.shape)} along padded positions, which would mix padding into the "
@@ -105,13 +109,23 @@ class Watch(TorchFunctionMode):
             known.note(y, found[0].axis, found[0].lengths)
 
 
+def _worked_along(name: str, x: Tensor, args: Sequence[Any], kwargs: Any, known: Known) -> bool:
+    """Whether a call works along an axis of padded positions."""
+    axes = _axes(name, x, args, kwargs)
+    if name in ("linear", "__getitem__"):
+        # Much used on other axes: only where the tensor itself is known.
+        return known.of(x) is not None and bool(axes & position_axes(x, known))
+    return bool(axes & position_axes(x, known))
+
+
 def _moved(
     name: str, x: Tensor, noted: Positions, args: Sequence[Any], kwargs: Any, y: Tensor
 ) -> Positions | None:
     """Where the positions of an operand are in the result; None if they are not in it."""
     dims, axis = x.dim(), noted.axis
     if name in ("transpose", "swapaxes", "permute"):
-        given = args[1:] or tuple(kwargs.get("dims", ())) or tuple(kwargs.values())
+        named = [kwargs[word] for word in ("dim0", "axis0", "dim1", "axis1") if word in kwargs]
+        given = (*args[1:], *kwargs.get("dims", ()), *named)
         given = tuple(given[0]) if isinstance(given[0], (tuple, list)) else tuple(given)
         order = [a % dims for a in given]
         if name != "permute":
@@ -134,13 +148,17 @@ def _axes(name: str, x: Tensor, args: Sequence[Any], kwargs: Any) -> set[int]:
     if name == "batch_norm":
         mixes = kwargs.get("training", args[5] if len(args) > 5 else False)
         return set(range(2, dims)) if mixes else set()
-    if name == "layer_norm":
+    if name in ("layer_norm", "rms_norm"):
         shape = kwargs.get("normalized_shape", args[1] if len(args) > 1 else ())
         return set(range(dims - len(shape), dims))
     if name == "scaled_dot_product_attention":
         key = kwargs.get("key", args[1] if len(args) > 1 else x)
         masked = kwargs.get("attn_mask", args[3] if len(args) > 3 else None) is not None
         return {dims - 2} if not masked and key.shape == x.shape else set()
+    if name == "linear":
+        return {dims - 1} if dims > 2 else set()
+    if name == "__getitem__":
+        return _from_the_end(args[1], dims)
     if name in ("view", "reshape", "flatten"):
         return _merged(name, x, args, kwargs)
     return _given(*_ALONG[name], args, kwargs, dims) if name in _ALONG and dims else set()
@@ -156,6 +174,22 @@ def _given(
         value = args[1:]  # flip(1, 2)
     axes = value if isinstance(value, (tuple, list)) else (value,)
     return {axis % dims for axis in axes if type(axis) is int}
+
+
+def _from_the_end(index: Any, dims: int) -> set[int]:
+    """Axes at which an index counts from the end of the batch, as ``x[:, -1]`` does."""
+    parts = list(index) if isinstance(index, tuple) else [index]
+    if any(not (part is None or part is ... or isinstance(part, (int, slice))) for part in parts):
+        return set()
+    used = sum(part is not None and part is not ... for part in parts)
+    axes: set[int] = set()
+    axis = 0
+    for part in parts:
+        start = part.start if isinstance(part, slice) else part
+        if type(start) is int and start < 0:
+            axes.add(axis)
+        axis += dims - used if part is ... else part is not None
+    return axes
 
 
 def _merged(name: str, x: Tensor, args: Sequence[Any], kwargs: Any) -> set[int]:

@@ -49,16 +49,20 @@ class SequenceNorm(nn.Module):
     def _batch(self, x: Tensor, channels: int | None, absent: str = "L") -> Tensor:
         """Check the shape and add the axis that a two-axis input leaves out."""
         batch = x.unsqueeze(self.layout.index(absent)) if x.dim() == 2 else x
-        axes = f"({', '.join(self.layout)})"
         if batch.dim() != 3:
-            raise ValueError(f"expected an input of axes {axes}, got shape {tuple(x.shape)}")
-        found = batch.shape[self.layout.index("C")]
+            raise ValueError(f"expected an input of axes {self._axes}, got shape {tuple(x.shape)}")
+        found = batch.shape[1 if self.layout == "NCL" else 2]
         if channels is not None and found != channels:
             raise ValueError(
                 f"the layer was built for {channels} channels, got {found} in an input of shape "
-                f"{tuple(x.shape)} read as {axes}; pass layout= if its axes are in another order"
+                f"{tuple(x.shape)} read as {self._axes}; pass layout= if its axes are in another "
+                "order"
             )
         return batch
+
+    @property
+    def _axes(self) -> str:
+        return f"({', '.join(self.layout)})"
 
     def _valid(self, x: Tensor, lengths: Tensor | None) -> Tensor | None:
         return valid_positions(lengths, x.shape[0], x.shape[self.layout.index("L")], x.device)
@@ -99,13 +103,30 @@ class SequenceNorm(nn.Module):
         over: str,
         lengths: Tensor | None,
         residual: Tensor | None,
-        **options: Any,
+        *,
+        groups: int = 1,
+        center: bool = True,
+        eps: float | None = None,
+        mean: Tensor | None = None,
+        var: Tensor | None = None,
     ) -> Tensor:
-        given = {"eps": self.eps, "layout": self.layout, "activation": self.activation} | options
-        given["residual"] = None if residual is None else residual.reshape(x.shape)
-        if "bias" not in given:
-            given["bias"] = self.bias
-        return normalize(x, over, lengths=lengths, weight=self.weight, **given)
+        own = self.eps if eps is None else eps
+        assert own is not None
+        return normalize(
+            x,
+            over,
+            lengths=lengths,
+            groups=groups,
+            center=center,
+            weight=self.weight,
+            bias=self.bias,
+            eps=own,
+            layout=self.layout,
+            mean=mean,
+            var=var,
+            activation=self.activation,
+            residual=None if residual is None else residual.reshape(x.shape),
+        )
 
     def _with_moments(
         self, x: Tensor, over: str, lengths: Tensor | None, residual: Tensor | None

@@ -103,15 +103,16 @@ class BatchNorm1d(SequenceNorm, nn.BatchNorm1d):  # type: ignore[misc]
             ``on_single`` says what to do then. Not seen while a graph is traced.
         """
         batch = self._batch(x, self.num_features)
-        length = batch.shape[self.layout.index("L")]
+        length = batch.shape[2 if self.layout == "NCL" else 1]
         valid = checked_lengths(lengths, batch.shape[0], length, batch.device)
         known = self.running_mean is not None and self.running_var is not None
         if self.frozen or (known and not self.training):
             return self._with_running(batch, valid, residual).reshape(x.shape)
-        y, moments = self._with_batch(batch, valid, residual)
+        count = self._count(batch, valid)
+        y, moments = self._with_batch(batch, valid, residual, count)
         if known and self.training and self.track_running_stats:
-            self._track(moments, certain=valid is None and batch.shape[0] * length > 1)
-        return y.reshape(x.shape)
+            self._track(moments, certain=count is not None and count > 1)
+        return y if batch is x else y.reshape(x.shape)
 
     def _with_running(self, x: Tensor, valid: Tensor | None, residual: Tensor | None) -> Tensor:
         if self.running_mean is None or self.running_var is None:
@@ -119,15 +120,20 @@ class BatchNorm1d(SequenceNorm, nn.BatchNorm1d):  # type: ignore[misc]
                 "the layer has no running statistics to normalize with; build it with "
                 "track_running_stats=True, or set frozen=False"
             )
-        stored = {"mean": self.running_mean, "var": self.running_var}
-        return self._normalize(x, "NL", valid, residual, **stored)
+        mean, var = self.running_mean, self.running_var
+        return self._normalize(x, "NL", valid, residual, mean=mean, var=var)
+
+    def _count(self, x: Tensor, valid: Tensor | None) -> int | None:
+        """Valid positions of the batch, or None where values cannot be looked at."""
+        if valid is None:
+            return x.shape[0] * x.shape[2 if self.layout == "NCL" else 1]
+        return concrete(valid.sum())
 
     def _with_batch(
-        self, x: Tensor, valid: Tensor | None, residual: Tensor | None
+        self, x: Tensor, valid: Tensor | None, residual: Tensor | None, count: int | None
     ) -> tuple[Tensor, Moments]:
         """Normalize by the batch's own statistics, and tell them."""
         positions = x.shape[0] * x.shape[self.layout.index("L")]
-        count = positions if valid is None else concrete(valid.sum())
         # An empty batch, unlike one of padding alone, is no mistake: torch lets it pass too.
         few = positions and count is not None and count < 2
         if few and self._too_few(count, f"of {positions} positions (input shape {tuple(x.shape)})"):
@@ -183,7 +189,7 @@ class BatchNorm1d(SequenceNorm, nn.BatchNorm1d):  # type: ignore[misc]
             (self.running_mean, moments.mean),
             (self.running_var, moments.var(correction=1)),
         ):
-            if certain:
+            if certain and running.dtype == compute_dtype(running):
                 running.lerp_(seen.to(running.dtype), weight)
                 continue
             wide = running.to(seen.dtype)

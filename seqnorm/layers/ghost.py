@@ -71,13 +71,13 @@ class GhostBatchNorm1d(BatchNorm1d):
         self.ghost_size = ghost_size
 
     def _with_batch(
-        self, x: Tensor, valid: Tensor | None, residual: Tensor | None
+        self, x: Tensor, valid: Tensor | None, residual: Tensor | None, count: int | None
     ) -> tuple[Tensor, Moments]:
         sizes = self._sizes(x.shape[0])
         last = None if residual is None else residual.reshape(x.shape)
         pieces = zip(*(_pieces(value, sizes) for value in (x, valid, last)), strict=True)
         batch_norm = super()._with_batch
-        parts = [batch_norm(*piece) for piece in pieces]
+        parts = [batch_norm(part, ok, more, self._count(part, ok)) for part, ok, more in pieces]
         return torch.cat([y for y, _ in parts]), Moments.merge_all([m for _, m in parts])
 
     def _sizes(self, batch: int) -> list[int]:

@@ -69,10 +69,12 @@ class InstanceNorm1d(SequenceNorm, nn.InstanceNorm1d):  # type: ignore[misc]
         """
         batch = self._batch(x, self.num_features, absent="N")
         if self.running_mean is None or not (self.training or self.track_running_stats):
-            return self._normalize(batch, "L", lengths, residual).reshape(x.shape)
+            y = self._normalize(batch, "L", lengths, residual)
+            return y if batch is x else y.reshape(x.shape)
         if not self.training:
-            stored = {"mean": self.running_mean, "var": self.running_var}
-            return self._normalize(batch, "L", lengths, residual, **stored).reshape(x.shape)
+            mean, var = self.running_mean, self.running_var
+            y = self._normalize(batch, "L", lengths, residual, mean=mean, var=var)
+            return y.reshape(x.shape)
         y, moments = self._with_moments(batch, "L", lengths, residual)
         self._track(moments)
         return y.reshape(x.shape)

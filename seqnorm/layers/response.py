@@ -99,8 +99,8 @@ class FilterResponseNorm1d(SequenceNorm):
         mask = self._over_channels(batch, valid)
         if self.learned_eps is None:
             # A group for each channel: the positions of one channel of one sequence.
-            options = {"groups": self.num_features, "center": False}
-            y = self._normalize(batch, "CL", valid, residual, **options)
+            groups = self.num_features
+            y = self._normalize(batch, "CL", valid, residual, groups=groups, center=False)
         else:
             z = self._with_learned_eps(hide(batch.to(compute_dtype(x)), mask), mask)
             y = self._affine(z, self.weight, self.bias, mask, residual)

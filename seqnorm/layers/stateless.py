@@ -55,9 +55,8 @@ class GroupNorm(SequenceNorm, nn.GroupNorm):  # type: ignore[misc]
     ) -> Tensor:
         """Normalize ``x``: ``(N, C, L)``, ``(N, L, C)`` by layout, or ``(N, C)``."""
         batch = self._batch(x, self.num_channels)
-        return self._normalize(batch, "CL", lengths, residual, groups=self.num_groups).reshape(
-            x.shape
-        )
+        y = self._normalize(batch, "CL", lengths, residual, groups=self.num_groups)
+        return y if batch is x else y.reshape(x.shape)
 
 
 class LayerNorm(SequenceNorm, nn.LayerNorm):  # type: ignore[misc]
@@ -118,7 +117,8 @@ class LayerNorm(SequenceNorm, nn.LayerNorm):  # type: ignore[misc]
     ) -> Tensor:
         """Normalize ``x``: ``(N, C, L)``, ``(N, L, C)`` by layout, or ``(N, C)``."""
         batch = self._batch(x, self.normalized_shape[0])
-        return self._normalize(batch, self.over, lengths, residual).reshape(x.shape)
+        y = self._normalize(batch, self.over, lengths, residual)
+        return y if batch is x else y.reshape(x.shape)
 
     def extra_repr(self) -> str:
         """Torch's, the layout and the axes."""
@@ -152,6 +152,8 @@ class RMSNorm(SequenceNorm, nn.RMSNorm):  # type: ignore[misc]
     [1.0, 1.0]
     """
 
+    bias = None
+
     def __init__(
         self,
         normalized_shape: int | Sequence[int],
@@ -174,8 +176,8 @@ class RMSNorm(SequenceNorm, nn.RMSNorm):  # type: ignore[misc]
         if eps is None:
             eps = torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps
         batch = self._batch(x, self.normalized_shape[0])
-        options = {"center": False, "bias": None, "eps": eps}
-        return self._normalize(batch, "C", lengths, residual, **options).reshape(x.shape)
+        y = self._normalize(batch, "C", lengths, residual, center=False, eps=eps)
+        return y if batch is x else y.reshape(x.shape)
 
 
 class NoNorm(SequenceNorm):

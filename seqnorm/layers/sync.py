@@ -87,10 +87,10 @@ class SyncBatchNorm(BatchNorm1d):
         self.process_group = process_group
 
     def _with_batch(
-        self, x: Tensor, valid: Tensor | None, residual: Tensor | None
+        self, x: Tensor, valid: Tensor | None, residual: Tensor | None, count: int | None
     ) -> tuple[Tensor, Moments]:
         if not self.training or _world_size(self.process_group) == 1:
-            return super()._with_batch(x, valid, residual)
+            return super()._with_batch(x, valid, residual, count)
         wide = x.to(compute_dtype(x))
         merged = _over_ranks(self._moments(wide, valid), self.process_group)
         if self._too_few(concrete(merged.count.max()), "in the batches of all processes"):

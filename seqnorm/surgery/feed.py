@@ -22,8 +22,8 @@ See = Callable[[str, Tensor, Tensor | None, Any], None]
 """Called with the layer's name, its input, the mask of valid numbers, and the batch."""
 
 
-class Stop(Exception):  # noqa: N818
-    """Raised to leave the rest of the model out for this batch."""
+class Stop(BaseException):
+    """Raised to leave the rest of the model out for this batch; no error that a model catches."""
 
 
 @dataclass(frozen=True)

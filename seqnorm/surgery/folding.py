@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
 from seqnorm.layers import NoNorm
@@ -91,8 +92,8 @@ def fold(
         In evaluation mode, or at least its BatchNorms (or frozen).
     sample : Tensor or sequence
         Example input, or the arguments of a call. The order of layers is then seen as it is; the
-        forward must not depend on values. Without it only ``nn.Sequential`` is looked into, and a
-        BatchNorm next to ``nn.Linear`` is taken to see ``(N, C)``.
+        forward must not depend on values. Without it only ``nn.Sequential`` is looked into, each
+        taken to be called as a whole, and a BatchNorm next to ``nn.Linear`` to see ``(N, C)``.
     strict : bool
         Raise if a norm cannot be folded.
     inplace : bool
@@ -158,7 +159,7 @@ class _Uses:
         children = (child for module in modules for child in module._modules.values())
         weights = (value for module in modules for value in module._parameters.values())
         self.places = Counter(id(child) for child in children if child is not None)
-        self.owners = Counter(id(value) for value in weights if value is not None)
+        self.owners = Counter(_memory(value) for value in weights if value is not None)
 
     def trouble(self, module: nn.Module) -> str:
         """Why the numbers of a layer cannot be changed; empty if they can."""
@@ -167,15 +168,22 @@ class _Uses:
             module._parameters.get("weight"), nn.Parameter
         ):
             return f"the weight of {name} is computed (parametrization); remove that first"
-        if not type(module).forward.__module__.startswith("torch."):
+        own = "forward" in vars(module)
+        if own or not type(module).forward.__module__.startswith("torch."):
             return f"{name} has a forward of its own"
         if module._forward_hooks or module._forward_pre_hooks:
             return f"{name} has hooks"
         if self.places[id(module)] > 1:
             return f"{name} hangs in {self.places[id(module)]} places"
-        if any(self.owners[id(value)] > 1 for value in module.parameters()):
+        if any(self.owners[_memory(value)] > 1 for value in module.parameters()):
             return f"the weight of {name} is shared with another layer"
         return ""
+
+
+def _memory(value: Tensor) -> tuple[str, int]:
+    """Where a weight lies: two parameters can be one memory."""
+    address = 0 if is_lazy(value) or not value.numel() else value.data_ptr()
+    return ("memory", address) if address else ("object", id(value))
 
 
 def _choose(
@@ -207,6 +215,9 @@ def _choose(
             reason = uses.trouble(neighbour.layer) or _trouble(
                 norm, numbers, neighbour, bool(after)
             )
+            if not reason and not sampled and uses.places[id(norm)] > 1:
+                # Once in nn.Sequential, where it belongs to its neighbour; elsewhere who knows.
+                reason = f"hangs in {uses.places[id(norm)]} places; pass sample= to see its calls"
             if not reason:
                 return neighbour.layer, bool(after), ""
         reasons.append(reason)

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from seqnorm.layers import BatchNorm1d
 
 __all__ = [
+    "MARK",
     "FrozenBatchNorm1d",
     "FrozenBatchNorm2d",
     "FrozenBatchNorm3d",
@@ -45,7 +46,7 @@ _FROZEN: dict[type[_BatchNorm], type[_BatchNorm]] = {
     nn.BatchNorm3d: FrozenBatchNorm3d,
 }
 _THAWED = {frozen: plain for plain, frozen in _FROZEN.items()}
-_MARK = "_frozen_affine"
+MARK = "_frozen_affine"  # names of the parameters that stopped learning
 
 
 def is_frozen(norm: nn.Module) -> bool:
@@ -108,7 +109,7 @@ def freeze(model: nn.Module, *, affine: bool = False) -> nn.Module:
             norm.eval()
         if affine:
             learn = [key for key, value in norm.named_parameters() if value.requires_grad]
-            norm.__dict__[_MARK] = tuple({*learn, *norm.__dict__.get(_MARK, ())})
+            norm.__dict__[MARK] = tuple({*learn, *norm.__dict__.get(MARK, ())})
             for key in learn:
                 getattr(norm, key).requires_grad_(False)
     return model
@@ -145,6 +146,6 @@ def unfreeze(model: nn.Module) -> nn.Module:
         elif type(norm) in _THAWED:
             norm.__class__ = _THAWED[type(norm)]
             norm.training = parents[norm].training if norm in parents else True
-        for key in norm.__dict__.pop(_MARK, ()):
+        for key in norm.__dict__.pop(MARK, ()):
             getattr(norm, key).requires_grad_(True)
     return model

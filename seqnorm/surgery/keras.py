@@ -66,7 +66,7 @@ def from_keras(
     Raises
     ------
     ValueError
-        For shapes that differ, or a momentum outside 0..1.
+        For moments that are None, shapes that differ, or a momentum outside 0..1.
 
     Examples
     --------
@@ -80,6 +80,8 @@ def from_keras(
         "running_mean": moving_mean,
         "running_var": moving_variance,
     }
+    if moving_mean is None or moving_variance is None:
+        raise ValueError("a BatchNorm needs moving_mean and moving_variance, got None")
     given = {key: torch.as_tensor(v).float() for key, v in values.items() if v is not None}
     shapes = {key: tuple(v.shape) for key, v in given.items()}
     if len(given["running_mean"].shape) != 1 or len(set(shapes.values())) > 1:

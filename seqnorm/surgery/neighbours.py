@@ -22,8 +22,9 @@ from seqnorm.surgery.norms import is_norm
 __all__ = ["LINEAR", "Neighbour", "by_order", "by_sample"]
 
 LINEAR = (nn.Conv1d, nn.ConvTranspose1d, nn.Linear)
+_VIEWS = {"T", "mT", "H", "mH", "data", "real", "imag"}  # properties that give the values away
 _LOOKS = {
-    "__get__", "__len__", "size", "dim", "ndimension", "numel", "stride", "is_floating_point",
+    "__len__", "size", "dim", "ndimension", "numel", "stride", "is_floating_point",
     "is_complex", "is_contiguous", "__repr__", "__format__", "element_size", "__hash__",
 }  # fmt: skip
 
@@ -81,7 +82,7 @@ def _next_to(module: nn.Module | None, side: str) -> Neighbour:
 def _runs(model: nn.Module) -> Iterator[list[nn.Module]]:
     """Outermost Sequentials, taken apart."""
     if type(model).forward is nn.Sequential.forward:
-        run = list(_flat(model))
+        run = [module for child in model._modules.values() if child for module in _flat(child)]
         yield run
         for module in run:
             yield from _runs(module)
@@ -91,17 +92,20 @@ def _runs(model: nn.Module) -> Iterator[list[nn.Module]]:
 
 
 def _flat(module: nn.Module) -> Iterator[nn.Module]:
-    if type(module).forward is nn.Sequential.forward:
+    forward = type(module).forward
+    if module._forward_hooks or module._forward_pre_hooks:
+        yield module  # hooks may change what goes in or comes out
+    elif forward is nn.Sequential.forward:
         for child in module._modules.values():
             if child is not None:
                 yield from _flat(child)
-    elif not isinstance(module, nn.Identity):
+    elif forward is not nn.Identity.forward:
         yield module
 
 
 def by_sample(model: nn.Module, sample: Tensor | Sequence[Any]) -> dict[nn.Module, Both]:
     """Neighbours of the norms that are called on an example input, in evaluation mode."""
-    trace = _Trace()
+    trace = _Trace(model)
     hooks = []
     for module in model.modules():
         if is_norm(module) or isinstance(module, LINEAR):
@@ -121,8 +125,15 @@ def by_sample(model: nn.Module, sample: Tensor | Sequence[Any]) -> dict[nn.Modul
 class _Trace(TorchFunctionMode):
     """Tensors that layers give, and who takes them."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
+        self.own: dict[int, tuple[nn.Module, str]] = {
+            id(value): (module, name)
+            for module in model.modules()
+            if is_norm(module) or isinstance(module, LINEAR)
+            for name, value in (*module.named_parameters(), *module.named_buffers())
+        }
+        self.lent: dict[nn.Module, str] = {}  # whose numbers are used outside, by name
         self.given: dict[int, tuple[Tensor, nn.Module]] = {}  # holds tensors: an id stays theirs
         self.taken: dict[int, list[nn.Module | str]] = defaultdict(list)
         self.calls: dict[nn.Module, list[tuple[list[Any], Any]]] = defaultdict(list)
@@ -132,13 +143,21 @@ class _Trace(TorchFunctionMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         name = getattr(func, "__name__", str(func))
-        if not self.inside and name not in _LOOKS:
+        if name == "__get__":
+            name = getattr(getattr(func, "__self__", None), "__name__", name)
+            looks = name not in _VIEWS
+        else:
+            looks = name in _LOOKS
+        if not self.inside and not looks:
             for leaf in tree_leaves((args, kwargs or {})):
                 self.use(leaf, f"{name} uses it")
         return func(*args, **(kwargs or {}))
 
     def use(self, value: Any, user: nn.Module | str) -> None:
         """Note who takes a tensor, if a layer gave it."""
+        module, name = self.own.get(id(value), (None, ""))
+        if module is not None:
+            self.lent[module] = name
         known = self.given.get(id(value))
         if known is not None and known[0] is value:
             self.taken[id(value)].append(user)
@@ -165,6 +184,9 @@ class _Trace(TorchFunctionMode):
         if len(self.calls[norm]) != 1:
             several = Neighbour(None, f"it is called {len(self.calls[norm])} times")
             return several, several
+        if norm in self.lent:
+            lent = Neighbour(None, f"its {self.lent[norm]} is used elsewhere too")
+            return lent, lent
         inputs, y = self.calls[norm][0]
         x = inputs[0] if inputs else None
         giver = self.given.get(id(x))
@@ -193,4 +215,7 @@ class _Trace(TorchFunctionMode):
         if len(self.calls[layer]) != 1:
             times = len(self.calls[layer])
             return Neighbour(None, f"{type(layer).__name__} next to it is called {times} times")
+        if layer in self.lent:
+            lent = f"{type(layer).__name__}'s {self.lent[layer]}"
+            return Neighbour(None, f"{lent} is used elsewhere too")
         return Neighbour(layer, dims=x.dim())

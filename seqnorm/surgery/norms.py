@@ -84,6 +84,8 @@ def read(module: Any) -> Norm | str:
     """
     if is_parametrized(module):
         return "has parametrizations; remove them first"
+    if "forward" in vars(module):
+        return "has a forward of its own; replace it by hand"
     if any(nn.parameter.is_lazy(value) for value in (*module.parameters(), *module.buffers())):
         return "has no shape before its first call; call the model once before"
     if isinstance(module, _OURS):

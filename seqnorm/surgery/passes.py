@@ -27,6 +27,8 @@ def layer_by_layer(
     """Each layer in its turn; the first pass also finds the order."""
     readable(feed, len(norms))
     calls: dict[str, int] = {}
+    served: dict[str, int] = {}  # batches that call a layer
+    latest: dict[str, Any] = {}
     found: dict[str, Moments] = {}
     current: str | None = None
     merged: Moments | None = None
@@ -35,11 +37,14 @@ def layer_by_layer(
         nonlocal current, merged
         if first:
             calls[name] = calls.get(name, 0) + 1
+            if name not in latest or latest[name] is not batch:
+                served[name] = served.get(name, 0) + 1
+            latest[name] = batch
             current = current or name
         if name == current:
             part = rows(norms[name], x, mask).over(0)
             merged = part if merged is None else merged.merge(part)
-            if not first and calls[name] == batches:
+            if not first and calls[name] == served[name] == batches:
                 raise Stop  # called once a batch: what comes after it is not needed
 
     first = True
@@ -47,6 +52,7 @@ def layer_by_layer(
     if current is None:
         raise ValueError("the model calls none of its BatchNorms on these data")
     order = list(calls)
+    latest.clear()
     while True:
         assert merged is not None
         found[current] = merged

@@ -82,7 +82,11 @@ def prevalence_shift(
     found: dict[str, dict[int, list[Moments]]] = {name: {} for name in norms}
     sequences: dict[int, int] = {}
 
+    counted: str | None = None  # the layer at whose calls sequences are counted
+
     def see(name: str, x: Tensor, mask: Tensor | None, batch: Any) -> None:
+        nonlocal counted
+        counted = counted or name
         classes = _classes(labels(batch))
         if len(classes) != x.shape[0]:
             raise ValueError(
@@ -94,10 +98,9 @@ def prevalence_shift(
             own = (classes == k).to(x.device)
             part = Moments(count[own], moments.mean[own], moments.m2[own]).over(0)
             found[name].setdefault(k, []).append(part)
-            if name == first:
+            if name == counted:
                 sequences[k] = sequences.get(k, 0) + int(own.sum())
 
-    first = next(iter(norms))
     feed.run(model, norms, see)
     return [
         _shift(name, norms[name], {k: Moments.merge_all(v) for k, v in parts.items()},

@@ -25,6 +25,7 @@ statistics differ from position to position.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 import torch
@@ -106,12 +107,14 @@ def begin(old: Norm, new: Any, start: str) -> str:
     return "; ".join(notes)
 
 
-def adopt(old: nn.Module, new: nn.Module) -> None:
+def adopt(old: nn.Module, new: nn.Module, leave: Set[int]) -> list[str]:
     """Let the new layer take over parameters of equal shape, so that optimizers keep their hold.
 
     Layers that have no counterpart keep their own; all are on the device and of the type of the
-    old layer's numbers.
+    old layer's numbers. Parameters whose ``id`` is in ``leave`` are left to others; their names
+    are returned.
     """
+    alone = []
     numbers = [value for value in (*old.parameters(), *old.buffers()) if value.is_floating_point()]
     if numbers:
         new.to(device=numbers[0].device, dtype=numbers[0].dtype)
@@ -120,7 +123,11 @@ def adopt(old: nn.Module, new: nn.Module) -> None:
         mine, theirs = getattr(new, name, None), getattr(old, name, None)
         if mine is None:
             continue
-        if isinstance(theirs, nn.Parameter) and theirs.shape == mine.shape:
+        if id(theirs) in leave:
+            alone.append(name)
+            mine.requires_grad_(theirs.requires_grad)  # type: ignore[union-attr]
+        elif isinstance(theirs, nn.Parameter) and theirs.shape == mine.shape:
             setattr(new, name, theirs)
         elif learns:
             mine.requires_grad_(any(learns))
+    return alone

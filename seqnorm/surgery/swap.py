@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from seqnorm import layers
 from seqnorm.kinds import parse_norm
 from seqnorm.layers.base import SequenceNorm
 from seqnorm.surgery.change import Change, answers, compare
+from seqnorm.surgery.frozen import MARK, freeze, is_frozen
 from seqnorm.surgery.norms import Norm, read, show, walk
 from seqnorm.surgery.start import adopt, begin
 from seqnorm.text_table import text_table
@@ -153,7 +155,10 @@ def convert(
             note = norm
         plan.append((old, norm, new, places))
         rows.append((name, show(old), show(new) if new is not None else "", note))
-    notes = [_replace(*entry, start, same=to == "same") for entry in plan]
+    weights = (p for module in target.modules() for p in module._parameters.values())
+    owners = Counter(id(weight) for weight in weights if weight is not None)
+    shared = {key for key, count in owners.items() if count > 1}
+    notes = [_replace(*entry, start, shared, same=to == "same") for entry in plan]
     if plan and plan[0][0] is target and plan[0][2] is not None:
         target = plan[0][2]
     _no_fast_path(target)
@@ -208,6 +213,7 @@ def _replace(
     new: Any,
     places: list[tuple[nn.Module, str]],
     start: str,
+    shared: set[int],
     same: bool,
 ) -> str:
     """Give a new layer the old one's state and put it in its places."""
@@ -219,19 +225,31 @@ def _replace(
         new.__dict__.update({key: ours[key] for key in ours if key not in old.__dict__})
         note = ""
     else:
-        adopt(old, new)
+        # Statistics are those of one layer: weights that they are folded into cannot be shared.
+        keeps = start == "copy" or norm.mean is None or _running(new)
+        alone = adopt(old, new, set() if keeps else shared)
         for key in ("activation", "frozen", "on_single", "momentum"):
             if hasattr(new, key) and hasattr(old, key):
                 setattr(new, key, getattr(old, key))
         if norm.eps is not None and hasattr(new, "eps"):
             new.eps = norm.eps
-        note = begin(norm, new, start)
-        if old._forward_hooks or old._forward_pre_hooks:
-            note = "; ".join(filter(None, (note, "hooks dropped")))
+        notes = [begin(norm, new, start)]
+        if getattr(old, "num_batches_tracked", None) is not None and _running(new):
+            new.num_batches_tracked.copy_(old.num_batches_tracked)
+        notes += [f"{name} is shared no more" for name in alone]
+        notes += ["hooks dropped"] if old._forward_hooks or old._forward_pre_hooks else []
+        note = "; ".join(filter(None, notes))
     new.train(old.training)
+    if is_frozen(old) and isinstance(new, nn.BatchNorm1d) and _running(new):
+        freeze(new.train(places[0][0].training if places else old.training))
+        new.__dict__.update({key: old.__dict__[key] for key in (MARK,) if key in old.__dict__})
     for parent, key in places:
         parent._modules[key] = new
     return note
+
+
+def _running(norm: nn.Module) -> bool:
+    return getattr(norm, "num_batches_tracked", None) is not None
 
 
 def _no_fast_path(model: nn.Module) -> None:
@@ -241,6 +259,7 @@ def _no_fast_path(model: nn.Module) -> None:
             if any(type(norm) is not nn.LayerNorm for norm in (module.norm1, module.norm2)):
                 module.activation_relu_or_gelu = 0
         elif isinstance(module, nn.TransformerEncoder):
-            first: Any = module.layers[0]
-            if type(getattr(first, "norm1", None)) is not nn.LayerNorm:
+            # Of all its layers: one that is called in full cannot read what the fast ones pass on.
+            norms = [getattr(m, name, None) for m in module.layers for name in ("norm1", "norm2")]
+            if any(type(norm) is not nn.LayerNorm for norm in norms):
                 module.use_nested_tensor = False

@@ -1,3 +1,4 @@
+import contextlib
 import copy
 import gc
 from collections.abc import Callable
@@ -398,6 +399,7 @@ REFUSED: list[Any] = [
     (nn.Linear(12, 3), "mixes padded positions; pool them first"),
     (nn.Softmax(2), "normalizes over padded positions"),
     (nn.LSTM(12, 3), "recurrent layer .* pack the sequences"),
+    (nn.GLU(), "gates .* set dim to the axis of channels"),
     (nn.Conv2d(1, 1, 3), "one-dimensional modules only"),
     (nn.ReflectionPad1d(1), "use nn.ConstantPad1d"),
     (nn.Conv1d(C, C, 3, padding=1, padding_mode="circular"), "use padding_mode='zeros'"),
@@ -474,6 +476,21 @@ def test_what_would_mix_padding_in_is_refused_whatever_the_lengths(
         "x.norm(2, -1)",
         "F.scaled_dot_product_attention(*[x.transpose(1, 2)] * 3)",
         "(x.transpose(1, 2) @ x).softmax(-1)",
+        "F.rms_norm(x, (12,))",
+        "F.glu(x)",
+        "F.linear(x, torch.ones(3, 12))",
+        "F.gumbel_softmax(x, dim=2)",
+        "F.cosine_similarity(x, x, dim=-1)",
+        "torch.linalg.norm(x, dim=-1)",
+        "torch.linalg.vector_norm(x, 2, -1)",
+        "(x * 2).nanmedian(-1).values",
+        "x.mode().values",
+        "x.count_nonzero(2)",
+        "x.transpose(1, dim1=2).mean(1)",
+        "x[..., -1]",
+        "x[:, :, -1:]",
+        "x.transpose(1, 2)[:, -1]",
+        "x[:, None, :, -2]",
     ],
 )  # fmt: skip
 def test_operations_along_padded_positions_are_refused(body: str) -> None:
@@ -502,6 +519,11 @@ def test_operations_along_padded_positions_are_refused(body: str) -> None:
         "F.linear(x.transpose(1, 2), torch.eye(C).to(x)).transpose(1, 2)",
         "F.relu(x) * x.unsqueeze(1).squeeze(1) - x.flip(1)",
         "x.unflatten(1, (2, 2)).flatten(1, 2)",
+        "x * x[:, -1:] * x[:, [-1, 0]].sum(1)[:, None] * x[..., :1]",
+        "x.transpose(1, 2)[..., -1][:, None] + x",
+        "F.glu(torch.cat([x, x], 1), 1)",
+        "x + F.cosine_similarity(x, x)[:, None] + torch.linalg.norm(x, dim=1, keepdim=True)",
+        "F.pad(x, (0, 1))[..., :-1]",
     ],
 )
 @pytest.mark.parametrize("length", [12, C])
@@ -707,6 +729,51 @@ def test_after_an_error_inside_the_block_the_next_call_starts_anew() -> None:
             y = model(torch.randn(2, C, length))
             assert carried.of(y).tolist() == [5, 3]
             assert y.shape[2] == length - 4
+
+
+def test_an_error_of_a_hook_that_the_model_catches_leaves_the_look_out_as_it_was() -> None:
+    class Careful(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.risky = nn.Conv1d(C, C, 3), nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv(x)
+            with contextlib.suppress(ZeroDivisionError):
+                x = self.risky(x)
+            return x if self.training else x.mean(-1)
+
+    def fail(module: nn.Module, args: Any) -> None:
+        raise ZeroDivisionError
+
+    model, x = Careful(), torch.randn(2, C, 12)
+    model.risky.register_forward_pre_hook(fail)
+    with carry_lengths(model, torch.tensor([12, 5])) as carried:
+        assert carried.of(model(x)).tolist() == [10, 3]
+        with pytest.raises(ValueError, match="forward calls mean"):
+            model.eval()(x)
+        assert carried.of(model.train()(x)).tolist() == [10, 3]
+
+
+def test_padding_of_outputs_by_name_is_0_too() -> None:
+    class Named(nn.Module):
+        def forward(self, x: Tensor) -> Any:
+            return {"probability": [x.sigmoid()], "size": 3}
+
+    with carry_lengths(model := Named(), torch.tensor([4, 2])):
+        y = model(torch.randn(2, C, 4))
+    assert (y["probability"][0][1, :, 2:] == 0).all()
+    assert (y["probability"][0][1, :, :2] > 0).all()
+    assert y["size"] == 3
+
+
+def test_a_bag_of_tokens_is_refused() -> None:
+    model = nn.Sequential(nn.EmbeddingBag(5, C))
+    with (
+        carry_lengths(model, torch.tensor([6, 2]), layout="NL"),
+        pytest.raises(ValueError, match=r"use nn\.Embedding"),
+    ):
+        model(torch.ones(2, 6, dtype=torch.long))
 
 
 def test_blocks_can_be_nested_and_the_inner_one_holds() -> None:

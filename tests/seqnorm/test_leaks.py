@@ -241,6 +241,45 @@ def test_constant_and_one_sample_inputs() -> None:
     assert [(r.axis, r.others) for r in flat.rows] == [("sample", N - 1), ("channel", 0)]
 
 
+def test_what_probes_say_of_the_strongest_derivative_is_never_too_much() -> None:
+    class Average(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mean((1, 2), keepdim=True).expand_as(x)
+
+    length = LARGEST // 4
+    report = leak_report(Average(), torch.randn(2, 4, length), modes=["eval"], points=1)
+    assert not report.exact
+    assert 0 < report.row("eval", "position").strongest <= 1 / (4 * length)
+
+
+def test_rounding_is_no_influence() -> None:
+    class Fourier(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            kernel = torch.fft.rfft(torch.tensor([1.0, 0.5, 0.25], dtype=x.dtype), L)
+            return torch.fft.irfft(torch.fft.rfft(x) * kernel, L)
+
+    x = torch.randn(2, 2, L)
+    assert reach(Fourier(), x) == (0, 2, 0)
+
+
+def test_inference_mode_around_it_changes_nothing() -> None:
+    with torch.inference_mode():
+        x, model = torch.randn(N, C, L), nn.BatchNorm1d(C)
+        assert reach(model, x) == (N - 1, L - 1, 0)
+
+
+def test_derivatives_that_are_not_finite_are_no_answer() -> None:
+    class Scaled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x / x.std()
+
+    missing = torch.randn(N, C, L)
+    missing[0, 0, 0] = torch.nan
+    for model, x in ((Scaled(), torch.ones(N, C, L)), (nn.BatchNorm1d(C), missing)):
+        with pytest.raises(ValueError, match="derivatives at x are not finite"):
+            leak_report(model, x)
+
+
 @pytest.mark.parametrize(
     ("x", "options", "message"),
     [

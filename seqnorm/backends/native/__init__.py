@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from seqnorm.backends.plan import Plan, compute_dtype
+from seqnorm.backends.plan import Plan, compute_dtype, outside
 
 __all__ = ["DTYPES", "backward", "forward", "instructions"]
 
@@ -23,7 +23,8 @@ DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 
 _OVER = {"L": 0, "NL": 1, "CL": 2, "C": 3}
 _ACTIVATION = {None: 0, "relu": 1, "gelu": 2}
 # `struct sn_problem` of src/problem.h: packed, it costs a tenth of a ctypes structure.
-_PROBLEM = struct.Struct("@8i4qd14P")
+_PROBLEM = struct.Struct("@10i4qd14P")
+_LENGTH_OUTSIDE = 2
 
 
 def _load() -> tuple[ctypes.CDLL | None, str | None]:
@@ -42,9 +43,12 @@ def _load() -> tuple[ctypes.CDLL | None, str | None]:
     except (OSError, AttributeError) as error:
         return None, f"the native kernels in {path} cannot be loaded: {error}"
     # torch has loaded an OpenMP runtime; a second one would fight it for the processors.
-    pool = getattr(ctypes.CDLL(None), "GOMP_parallel", None)
-    if pool is not None:
-        library.sn_use_pool(ctypes.cast(pool, ctypes.c_void_p))
+    loaded = ctypes.CDLL(None)
+    if hasattr(loaded, "GOMP_parallel") and hasattr(loaded, "omp_get_thread_num"):
+        library.sn_use_pool(
+            ctypes.cast(loaded.GOMP_parallel, ctypes.c_void_p),
+            ctypes.cast(loaded.omp_get_thread_num, ctypes.c_void_p),
+        )
     return library, None
 
 
@@ -82,13 +86,20 @@ def forward(
     ----------
     portable : bool
         Leave out the instructions that only some processors have; for tests.
+
+    Raises
+    ------
+    ValueError
+        If a length is outside 0..L.
     """
-    y = torch.empty_like(x, memory_format=torch.contiguous_format)
     given = mean is not None
     if mean is None or var is None:
-        mean, var = (x.new_empty(plan.sets(x), dtype=torch.float64) for _ in range(2))
+        sets = plan.sets(x)
+        mean = torch.empty(sets, dtype=torch.float64)
+        var = torch.empty(sets, dtype=torch.float64)
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
     tensors = (x, residual, weight, bias, mean, var, y, None, None, None, None, None)
-    _call("sn_forward", tensors, valid, plan, given, portable)
+    _call("sn_forward", tensors, valid, plan, given, portable, False)
     return y, mean, var
 
 
@@ -105,15 +116,18 @@ def backward(
     given: bool,
     *,
     portable: bool = False,
+    summed: bool = False,
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    """Gradients of x, the residual, and per sample of weight and bias."""
+    """Gradients of x, the residual, and of weight and bias, per sample or ``summed``."""
     grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
     grad_residual = None if residual is None else torch.empty_like(grad_x)
-    rows = (x.shape[0], x.shape[plan.channel_axis])
-    grad_weight, grad_bias = (x.new_empty(rows, dtype=compute_dtype(x)) for _ in range(2))
+    n, channels = x.shape[0], x.shape[plan.channel_axis]
+    rows = (channels,) if summed else (n, channels)
+    wide = compute_dtype(x)
+    grad_weight, grad_bias = torch.empty(rows, dtype=wide), torch.empty(rows, dtype=wide)
     results = (grad_x, grad_residual, grad_weight, grad_bias)
     tensors = (x, residual, weight, bias, mean, var, None, grad, *results)
-    _call("sn_backward", tensors, valid, plan, given, portable)
+    _call("sn_backward", tensors, valid, plan, given, portable, summed)
     return results
 
 
@@ -124,6 +138,7 @@ def _call(
     plan: Plan,
     given: bool,
     portable: bool,
+    summed: bool,
 ) -> None:
     """Pack the problem; ``tensors`` in the order of ``problem.h``, x first."""
     x = tensors[0]
@@ -137,22 +152,28 @@ def _call(
     kept = [t if t is None or t.is_contiguous() else t.contiguous() for t in (lengths, mask)]
     kept += [t if t is None or t.is_contiguous() else t.contiguous() for t in tensors]
     channel = plan.channel_axis
-    n, c, length = x.shape[0], x.shape[channel], x.shape[3 - channel]
+    shape = x.shape
     problem = _PROBLEM.pack(
         DTYPES[x.dtype],
         _OVER[plan.over],
-        plan.layout == "NLC",
+        channel == 2,
         plan.center,
         _ACTIVATION[plan.activation],
         given,
         torch.get_num_threads(),
         portable,
-        n,
-        c,
-        length,
+        summed,
+        0,
+        shape[0],
+        shape[channel],
+        shape[3 - channel],
         plan.groups,
         plan.eps,
         *[0 if t is None else t.data_ptr() for t in kept],
     )
-    if getattr(_loaded(), name)(problem):
-        raise MemoryError(f"no memory for normalizing an input of shape {tuple(x.shape)}")
+    status = getattr(_loaded(), name)(problem)
+    if status == _LENGTH_OUTSIDE:
+        assert lengths is not None
+        raise ValueError(outside(lengths, shape[3 - channel]))
+    if status:
+        raise MemoryError(f"no memory for normalizing an input of shape {tuple(shape)}")

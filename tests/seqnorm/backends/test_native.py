@@ -316,14 +316,29 @@ def test_what_is_not_finite_spoils_its_own_set_and_no_other(
     assert torch.equal(y[~reached], clean[~reached])
 
 
-def test_wrong_lengths_cannot_reach_beyond_the_input() -> None:
-    """Where a graph is traced lengths are not checked; memory must be safe all the same."""
-    x = torch.randn(2, 3, 20)
-    wrong = torch.tensor([-5, 10**12])
-    y, _, _ = native.forward(x, wrong, None, None, None, None, None, Plan("L", "NCL"))
-    right = torch.tensor([0, 20])
-    expected, _, _ = native.forward(x, right, None, None, None, None, None, Plan("L", "NCL"))
-    assert torch.equal(y, expected)
+@pytest.mark.parametrize("wrong", [[-5, 3], [3, 10**12], [21, 0]])
+def test_wrong_lengths_are_refused_by_the_kernels_too(wrong: list[int]) -> None:
+    """Where a graph is traced nobody has looked at them before."""
+    x, lengths = torch.randn(2, 3, 20), torch.tensor(wrong)
+    row = int(not 0 <= wrong[1] <= 20)
+    with pytest.raises(ValueError, match=rf"lengths\[{row}\] = {wrong[row]} is outside 0\.\.20"):
+        native.forward(x, lengths, None, None, None, None, None, Plan("L", "NCL"))
+
+
+def test_sums_over_the_samples_are_those_of_the_samples_gradients() -> None:
+    for over, shape in (("CL", (5, 6, 37)), ("C", (5, 6, 37)), ("NL", (5, 6, 37))):
+        plan = Plan(over, "NCL", 2 if over == "CL" else 1)
+        x, grad, weight = torch.randn(shape), torch.randn(shape), torch.randn(6)
+        _, mean, var = native.forward(x, None, weight, None, None, None, None, plan)
+        given = (grad, x, mean, var, None, weight, None, None, plan, False)
+        each, summed = native.backward(*given), native.backward(*given, summed=True)
+        assert torch.equal(each[0], summed[0])
+        for a, b in zip(each[2:], summed[2:], strict=True):
+            assert a is not None
+            assert b is not None
+            assert torch.equal(a.double().sum(0).float(), b) or torch.allclose(
+                a.double().sum(0), b.double(), rtol=1e-7, atol=0
+            )
 
 
 def _child(queue: Any) -> None:

@@ -21,7 +21,9 @@ from seqnorm import (
     SyncBatchNorm,
     Transformer,
     convert,
+    freeze,
     make_norm,
+    unfreeze,
 )
 from seqnorm.moments import Moments
 from seqnorm.surgery.change import answers, compare
@@ -237,6 +239,41 @@ def test_running_statistics_go_on_in_another_batch_norm() -> None:
     assert (new.eps, new.momentum) == (1e-3, 0.3)
 
 
+def test_a_plain_average_of_batches_goes_on_with_its_count() -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(C, momentum=None)
+    batches = torch.randn(4, 6, C, L).unbind()
+    for x in batches[:3]:
+        norm(x)
+    new: Any = convert(norm, "batch")[0]
+    for one in (norm, new):
+        one(batches[3])
+    assert int(new.num_batches_tracked) == 4
+    torch.testing.assert_close(new.running_mean, norm.running_mean)
+    torch.testing.assert_close(new.running_var, norm.running_var)
+
+
+@pytest.mark.parametrize("kind", ["group:2", "instance", "layer"])
+def test_norms_that_share_weights_begin_as_if_each_had_its_own(kind: str) -> None:
+    model = nn.Sequential(*(filled(nn.BatchNorm1d(C)) for _ in range(3))).eval()
+    model[1].weight, model[2].bias = model[0].weight, model[0].bias
+    model[0].weight.requires_grad_(False)
+    apart = nn.Sequential(*map(copy.deepcopy, model))
+    x = torch.randn(3, C, L)
+    new, report = convert(model, kind)
+    torch.testing.assert_close(new(x), convert(apart, kind)[0](x))
+    assert "weight is shared no more" in report.layers[1].note
+    assert [layer.weight.requires_grad for layer in new] == [False, False, True]
+    kept, report = convert(model, "group:2", only=lambda name, module: name == "0", inplace=True)
+    torch.testing.assert_close(kept[1:](x), apart[1:](x))
+    # Nothing has to change where weights are taken over as they are.
+    pair = nn.Sequential(nn.BatchNorm1d(C), nn.BatchNorm1d(C))
+    pair[1].weight = pair[0].weight
+    for to, start in ((kind, "copy"), ("batch", "statistics")):
+        tied: Any = convert(pair, to, start=start)[0]
+        assert tied[0].weight is tied[1].weight
+
+
 # --- where a norm stands -------------------------------------------------------------------
 
 
@@ -329,6 +366,16 @@ def test_activation_and_freezing_of_our_layers_are_kept() -> None:
     assert (new.activation, new.layout) == ("gelu", "NLC")
     again: Any = convert(old, "batch")[0]
     assert again.frozen
+    x = torch.randn(4, C, L)
+    for to in ("same", "batch", lambda channels, layout: nn.BatchNorm1d(channels)):
+        frozen: Any = convert(freeze(nn.Sequential(filled(nn.BatchNorm1d(C))), affine=True), to)[0]
+        assert unfreeze(copy.deepcopy(frozen))[0].training
+        before = copy.deepcopy(frozen.state_dict())
+        frozen.train()(x)
+        assert all(torch.equal(v, before[k]) for k, v in frozen.state_dict().items())
+        unfreeze(frozen)(x)
+        assert all(p.requires_grad for p in frozen.parameters())
+        assert not torch.equal(frozen[0].running_mean, before["0.running_mean"])
     with pytest.raises(ValueError, match="applies 'gelu' itself, and Identity has no room"):
         convert(old, lambda channels, layout: nn.Identity())
 
@@ -417,6 +464,20 @@ def test_torchs_transformer_calls_the_new_norms_in_evaluation_too(kind: str) -> 
         slow = new(x, src_key_padding_mask=pad)
     torch.testing.assert_close(fast, slow)
     assert len(called) == 2
+
+
+@pytest.mark.parametrize("name", ["layers.0.norm2", "layers.1.norm1", "layers.1.norm2"])
+def test_torchs_transformer_runs_with_some_of_its_norms_replaced(name: str) -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(C, 2, 16, dropout=0.0, batch_first=True)
+    model = filled(nn.TransformerEncoder(layer, 2)).eval()
+    x, pad = torch.randn(2, 6, C), torch.tensor([[False] * 6, [False] * 4 + [True] * 2])
+    new, report = convert(model, "rms", only=lambda where, module: where == name)
+    assert report.replaced == 1
+    slow = copy.deepcopy(new).requires_grad_()
+    with torch.no_grad():
+        fast = new(x, src_key_padding_mask=pad)
+    torch.testing.assert_close(fast[~pad], slow(x, src_key_padding_mask=pad)[~pad])
 
 
 # --- errors and reports --------------------------------------------------------------------

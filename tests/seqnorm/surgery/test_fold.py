@@ -150,7 +150,7 @@ def test_outside_sequential_a_sample_shows_the_order_of_layers() -> None:
     torch.testing.assert_close(folded(x).double(), exact(model, x), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("where", ["tap", "returned", "view"])
+@pytest.mark.parametrize("where", ["tap", "returned", "view", "property", "data"])
 def test_a_layer_whose_output_goes_elsewhere_too_is_left_alone(where: str) -> None:
     class Tap(Residual):
         def forward(self, x: Tensor) -> Any:
@@ -159,6 +159,8 @@ def test_a_layer_whose_output_goes_elsewhere_too_is_left_alone(where: str) -> No
                 return self.norm(y).sum((1, 2)) + 0 * y.sum((1, 2))
             if where == "view":
                 return self.norm(y) + y[:, :, :1]
+            if where in ("property", "data"):
+                return self.norm(y) + (y.mT.mT if where == "property" else y.data)
             return super().forward(x)
 
     model = Tap(nn.BatchNorm1d(4), tap=True).eval()
@@ -184,6 +186,98 @@ def test_a_layer_whose_output_the_model_returns_is_left_alone() -> None:
     before, _ = by_sample(model, torch.randn(2, 4, 12))[model.norm]
     assert before.layer is None
     assert "the model returns it" in before.reason
+
+
+def test_a_layer_or_norm_whose_numbers_are_used_elsewhere_too_is_left_alone() -> None:
+    class Tied(nn.Module):
+        def __init__(self, of: str) -> None:
+            super().__init__()
+            self.conv, self.norm, self.of = nn.Conv1d(4, 4, 3), trained(nn.BatchNorm1d(4)), of
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.norm(self.conv(x))
+            if self.of == "conv":
+                return F.conv_transpose1d(y, self.conv.weight)
+            return y * self.norm.running_var[:, None]
+
+    x = torch.randn(2, 4, 12)
+    for of, reason in (("conv", "Conv1d's weight"), ("norm", "its running_var")):
+        model = Tied(of).eval()
+        same, report = fold(model, x)
+        assert f"{reason} is used elsewhere too" in report.layers[0].reason
+        assert torch.equal(same(x), model(x))
+
+
+def test_a_norm_in_two_places_is_folded_only_if_a_sample_shows_one_call() -> None:
+    class Twice(nn.Module):
+        def __init__(self, calls: int) -> None:
+            super().__init__()
+            self.norm, self.calls = trained(nn.BatchNorm1d(4)), calls
+            self.net = nn.Sequential(nn.Conv1d(4, 4, 1), self.norm)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.net(x)
+            return y + self.norm(x) if self.calls > 1 else y
+
+    x = torch.randn(2, 4, 12)
+    for calls, sample, reason in (
+        (1, None, "hangs in 2 places"), (1, x, ""), (2, None, "hangs in 2 places"),
+        (2, x, "is called 2 times"),
+    ):  # fmt: skip
+        model = Twice(calls).eval()
+        folded, report = fold(model, sample)
+        assert reason in report.layers[0].reason
+        assert report.folded == (reason == "")
+        torch.testing.assert_close(folded(x), model(x), rtol=0, atol=1e-5)
+
+
+def test_hooks_of_containers_and_a_replaced_forward_stand_between() -> None:
+    norm, x = trained(nn.BatchNorm1d(4)), torch.randn(2, 4, 12)
+    inner = nn.Sequential(nn.Conv1d(4, 4, 1))
+    inner.register_forward_hook(lambda m, args, y: y.abs())
+    blank = nn.Identity()
+    blank.register_forward_hook(lambda m, args, y: y.abs())
+    own: Any = nn.Conv1d(4, 4, 1)
+    plain = own.forward
+    own.forward = lambda x: plain(x).abs()
+    changed: Any = copy.deepcopy(norm)
+    norm_plain = changed.forward
+    changed.forward = lambda x: norm_plain(x).abs()
+    for layers in (
+        (inner, norm), (nn.Conv1d(4, 4, 1), blank, norm), (own, norm),
+        (nn.Conv1d(4, 4, 1), changed),
+    ):  # fmt: skip
+        model = nn.Sequential(*layers).eval()
+        for sample in (x, None):
+            same, report = fold(model, sample)
+            assert report.folded == 0
+            assert torch.equal(same(x), model(x))
+    # Around a pair that belongs together a hook is in nobody's way.
+    pair = nn.Sequential(nn.Conv1d(4, 4, 1), copy.deepcopy(norm))
+    pair.register_forward_hook(lambda m, args, y: y.abs())
+    model = nn.Sequential(pair, nn.ReLU()).eval()
+    folded, report = fold(model, strict=True)
+    assert report.folded == 1
+    torch.testing.assert_close(folded(x), model(x), rtol=0, atol=1e-5)
+
+
+def test_a_norm_over_another_axis_than_the_outputs_of_the_layer_is_left_alone() -> None:
+    for layer, shape in ((nn.Conv1d(4, 6, 1), (4, 6)), (nn.Linear(4, 6), (2, 6, 4))):
+        model, x = nn.Sequential(layer, trained(nn.BatchNorm1d(6))).eval(), torch.randn(shape)
+        same, report = fold(model, x)
+        assert report.layers[0].reason.startswith("its channels are not those of")
+        assert torch.equal(same(x), model(x))
+
+
+def test_weights_that_share_memory_are_shared() -> None:
+    one, two = nn.Conv1d(4, 4, 1), nn.Conv1d(4, 4, 1)
+    two.weight = nn.Parameter(one.weight.detach())
+    model = nn.Sequential(one, trained(nn.BatchNorm1d(4)), nn.ReLU(), two).eval()
+    x = torch.randn(2, 4, 12)
+    expected = model(x)
+    _, report = fold(model, inplace=True)
+    assert "the weight of Conv1d is shared" in report.layers[0].reason
+    assert torch.equal(model(x), expected)
 
 
 def test_layers_that_are_used_twice_are_left_alone() -> None:
@@ -271,6 +365,22 @@ def test_residual_activation_and_padding_of_our_layers_stay() -> None:
     assert "applies 'relu' before" in fold(before)[1].layers[0].reason
 
 
+def test_a_norm_that_adds_a_residual_is_not_folded_into_the_layer_after_it() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.conv = trained(BatchNorm1d(4)), nn.Conv1d(4, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.conv(self.norm(x, residual=2 * x))
+            return y
+
+    model, x = Block().eval(), torch.randn(2, 4, 9)
+    same, report = fold(model, x)
+    assert "takes more than one tensor" in report.layers[0].reason
+    assert torch.equal(same(x), model(x))
+
+
 def test_our_cnn_is_folded_whole() -> None:
     model = CNN("batch", blocks=3)
     for norm in model.norms:
@@ -318,6 +428,18 @@ def test_by_default_the_model_is_copied_and_in_place_weights_stay_the_same_objec
     assert model[0].weight is weight
     assert model[0].bias is bias
     torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-5)
+
+
+def test_a_bias_comes_only_where_it_is_needed_and_learns_if_the_weight_does() -> None:
+    for learns in (True, False):
+        model = nn.Sequential(nn.Conv1d(4, 6, 3, bias=False), trained(nn.BatchNorm1d(6))).eval()
+        folded: Any = fold(model.requires_grad_(learns))[0]
+        assert folded[0].bias.requires_grad is learns
+    norm = trained(nn.BatchNorm1d(4))
+    nn.init.zeros_(norm.running_mean)
+    nn.init.zeros_(norm.bias)
+    folded = fold(nn.Sequential(norm, nn.Linear(4, 6, bias=False)).eval(), strict=True)[0]
+    assert folded[1].bias is None
 
 
 def test_the_order_seen_on_a_sample_leaves_no_hooks_and_the_mode_as_it_was() -> None:

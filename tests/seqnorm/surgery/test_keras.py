@@ -103,6 +103,8 @@ def test_layers_of_torch_go_to_keras_too() -> None:
         strict=True,
     ):
         assert torch.equal(sent[key], value)
+    norm(torch.randn(5, 2))
+    assert not torch.equal(sent["moving_mean"], norm.running_mean)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +127,8 @@ def test_wrong_numbers_are_named() -> None:
         from_keras(gamma, beta[:2], mean, var)
     with pytest.raises(ValueError, match=r"must all have shape \(C,\)"):
         from_keras(gamma[None], beta[None], mean[None], var[None])
+    with pytest.raises(ValueError, match="needs moving_mean and moving_variance"):
+        from_keras(gamma, beta, None, var)
     for momentum in (1.5, -0.1):
         with pytest.raises(ValueError, match="momentum must be between 0 and 1, got"):
             from_keras(gamma, beta, mean, var, momentum=momentum)

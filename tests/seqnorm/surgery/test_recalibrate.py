@@ -141,6 +141,44 @@ def test_layers_come_in_the_order_of_their_calls_and_all_calls_of_one_count() ->
     torch.testing.assert_close(new.last.running_var, z.var((0, 2)), rtol=1e-4, atol=1e-5)
 
 
+def test_a_layer_that_some_batches_call_often_and_others_not_at_all_is_counted_whole() -> None:
+    class Often(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.often = nn.BatchNorm1d(C), nn.BatchNorm1d(C)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.first(x)
+            for shift in range(len(x) - 1):
+                y = y + 0 * self.often(x + shift)
+            return y
+
+    batches = [torch.randn(3, C, L), torch.randn(1, C, L)]
+    both = torch.cat([batches[0], batches[0] + 1])
+    new: Any = recalibrate(Often(), batches)[0]
+    torch.testing.assert_close(new.often.running_mean, both.mean((0, 2)))
+    torch.testing.assert_close(new.often.running_var, both.var((0, 2)))
+
+
+def test_a_model_that_catches_errors_does_not_catch_the_end_of_a_pass() -> None:
+    class Careful(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.BatchNorm1d(C), nn.BatchNorm1d(C)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.first(x)
+            try:
+                y = self.second(y)
+            except Exception:
+                calls.append("caught")
+            return y
+
+    calls: list[str] = []
+    recalibrate(Careful(), data().split(5))
+    assert not calls
+
+
 def test_a_pass_goes_no_further_than_its_layer() -> None:
     model, calls = stacked(), []
     for i in (0, 3, 6):
@@ -414,6 +452,21 @@ def test_classes_of_unequal_lengths_are_weighed_by_sequences() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         recalibrate(source, [batch], source_prevalence={0: 0.5, 1: 0.5}, **options)
+
+
+def test_shares_are_counted_where_the_first_layer_is_never_called() -> None:
+    class Unused(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unused, self.norm = nn.BatchNorm1d(C), nn.BatchNorm1d(C)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.norm(x)
+            return y
+
+    source, _ = recalibrate(Unused(), [classes(500, 500, 0)])
+    with pytest.warns(UserWarning, match="norm: the classes' shares differ .* by 0.57"):
+        recalibrate(source, [classes(100, 900, 1)], source_prevalence={0: 0.5, 1: 0.5}, **LABELS)
 
 
 def test_a_class_that_the_target_lacks_is_named() -> None:

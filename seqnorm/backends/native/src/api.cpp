@@ -19,21 +19,36 @@ int sn_backward_avx2(const sn_problem*);
 namespace {
 
 sn_gomp_parallel pool = nullptr;
+sn_thread_number thread_number = nullptr;
+
+constexpr int32_t MOST_THREADS = 256;
+
+// A thread's share of the pieces: the same stretch in every call, as in torch's own operations, so
+// that it finds in its cache what it, or they, left there. Who is done early helps the others.
+struct Share {
+  alignas(64) std::atomic<int64_t> next;
+  int64_t end;
+};
 
 struct Work {
-  int64_t pieces, stride;
+  int32_t threads;
+  int64_t stride;
   sn_piece run;
   void* context;
-  std::atomic<int64_t> next;
+  Share shares[MOST_THREADS];
 };
 
 void take_pieces(void* pointer) {
   Work& work = *static_cast<Work*>(pointer);
-  for (;;) {
-    const int64_t start = work.next.fetch_add(work.stride);
-    if (start >= work.pieces) return;
-    const int64_t stop = start + work.stride < work.pieces ? start + work.stride : work.pieces;
-    for (int64_t piece = start; piece < stop; ++piece) work.run(work.context, piece);
+  const int32_t own = thread_number ? thread_number() % work.threads : 0;
+  for (int32_t turn = 0; turn < work.threads; ++turn) {
+    Share& share = work.shares[(own + turn) % work.threads];
+    for (;;) {
+      const int64_t start = share.next.fetch_add(work.stride);
+      if (start >= share.end) break;
+      const int64_t stop = start + work.stride < share.end ? start + work.stride : share.end;
+      for (int64_t piece = start; piece < stop; ++piece) work.run(work.context, piece);
+    }
   }
 }
 
@@ -67,7 +82,10 @@ void prefer_large_pages(const sn_problem& p, void* result) {
 
 extern "C" {
 
-void sn_use_pool(sn_gomp_parallel parallel) { pool = parallel; }
+void sn_use_pool(sn_gomp_parallel parallel, sn_thread_number number) {
+  pool = parallel;
+  thread_number = number;
+}
 
 void sn_share_out(int64_t pieces, int32_t threads, sn_piece run, void* context) {
   if (threads > pieces) threads = static_cast<int32_t>(pieces);
@@ -75,9 +93,18 @@ void sn_share_out(int64_t pieces, int32_t threads, sn_piece run, void* context) 
     for (int64_t piece = 0; piece < pieces; ++piece) run(context, piece);
     return;
   }
-  // Several turns a thread, so that one that was late to wake does not hold up the rest.
+  if (threads > MOST_THREADS) threads = MOST_THREADS;
+  Work work;
+  work.threads = threads;
+  // Several turns a thread, so that there is something to take over from one that was late to wake.
   const int64_t turns = int64_t(threads) * 8;
-  Work work{pieces, pieces / turns > 0 ? pieces / turns : 1, run, context, {0}};
+  work.stride = pieces / turns > 0 ? pieces / turns : 1;
+  work.run = run;
+  work.context = context;
+  for (int32_t t = 0; t < threads; ++t) {
+    work.shares[t].next = pieces * t / threads;
+    work.shares[t].end = pieces * (t + 1) / threads;
+  }
   pool(take_pieces, &work, static_cast<unsigned>(threads), 0);
 }
 

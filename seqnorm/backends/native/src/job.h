@@ -16,6 +16,7 @@ struct Valid {
   int64_t* first = nullptr;  // (N + 1): where the runs of a sequence begin
   int64_t* count = nullptr;  // (N): how many positions are valid
   Run* runs = nullptr;
+  bool within = true;        // whether every length is in 0..L
 
   bool find(const sn_problem& p) {
     first = static_cast<int64_t*>(malloc(sizeof(int64_t) * (p.n + 1)));
@@ -33,7 +34,7 @@ struct Valid {
       count[n] = 0;
       if (!p.mask) {
         int64_t length = p.lengths ? p.lengths[n] : p.l;
-        // Values are checked by the caller where they can be; memory is safe in any case.
+        within = within && length >= 0 && length <= p.l;
         length = length < 0 ? 0 : (length > p.l ? p.l : length);
         if (length) runs[used++] = Run{0, length};
         count[n] = length;
