@@ -8,15 +8,15 @@ import pandas as pd
 from federated.partition.checks import Floats, Ints, column, numbers
 from federated.partition.columns import BySite
 from federated.partition.holdings import NOBODY, Partition
+from seqnorm import plot_style
+from seqnorm.plot_style import FONT, SMALL, literal, plain, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe & Ito's palette, told apart by colour-blind readers too: as in the hold-out's report.
-_POSITIVE, _NEGATIVE, _INK = "#d55e00", "#56b4e9", "#0072b2"
-_OTHERS = ("#009e73", "#cc79a7", "#8c6d1f", "#777777")
-_FONT, _SMALL = 11.5, 10.5
+_POSITIVE, _NEGATIVE, _INK = plot_style.ORANGE, plot_style.SKY, plot_style.BLUE
+_OTHERS = (plot_style.GREEN, plot_style.PINK, plot_style.OCHRE, plot_style.GREY)
 _MOST_CLASSES = 5
 _BINS = 80
 _CROWDED = 12
@@ -51,13 +51,12 @@ def partition_picture(split: Partition, rows: pd.DataFrame) -> "Figure":
     >>> len(partition_picture(partition(rows, IID(clients=2)), rows).axes)
     2
     """
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     split.check_table(rows)
     heat = split.scheme.column if isinstance(split.scheme, BySite) else "chrom"
     ratios = [1.3] + [1.0] * ("gc" in rows.columns) + [1.3] * (heat in rows.columns)
-    with mpl.rc_context({"font.size": _FONT}):
+    with style():
         height = float(np.clip(0.42 * len(split.clients) + 2.0, 3.2, 24))
         figure = Figure(figsize=(3.4 * sum(ratios), height), layout="constrained")
         panels = figure.subplots(1, len(ratios), sharey=True, squeeze=False, width_ratios=ratios)[
@@ -69,9 +68,9 @@ def partition_picture(split: Partition, rows: pd.DataFrame) -> "Figure":
         if heat in rows.columns:
             _holdings(panels[-1], split, rows, heat)
         count = len(split.clients)
-        panels[0].set_yticks(range(count), split.clients)
+        panels[0].set_yticks(range(count), [literal(name) for name in split.clients])
         panels[0].set_ylim(count - 0.5, -0.6)
-        figure.suptitle(_heading(split), fontsize=_FONT)
+        figure.suptitle(_heading(split), fontsize=FONT)
     return figure
 
 
@@ -80,14 +79,6 @@ def _heading(split: Partition) -> str:
     seed = f", seed {split.seed}" if split.seed is not None else ""
     lost = f"; {len(split.dropped):,} rows dropped" if len(split.dropped) else ""
     return f"{split.scheme.kind.replace('_', ' ')}{dial}{seed}{lost}"
-
-
-def _plain(axes: "Axes") -> None:
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(axis="y", length=0)
-    axes.tick_params(labelsize=_SMALL)
-    axes.grid(axis="x", color="#dddddd", linewidth=0.7)
-    axes.set_axisbelow(True)
 
 
 def _sizes(axes: "Axes", split: Partition, rows: pd.DataFrame) -> None:
@@ -108,15 +99,15 @@ def _sizes(axes: "Axes", split: Partition, rows: pd.DataFrame) -> None:
                     xytext=(4, 0),
                     textcoords="offset points",
                     va="center",
-                    fontsize=_SMALL,
-                    color="#666666",
+                    fontsize=SMALL,
+                    color=plot_style.MUTED,
                 )
         axes.legend(
             loc="lower left",
             bbox_to_anchor=(0, 1.0),
             ncols=_MOST_CLASSES,
             frameon=False,
-            fontsize=_SMALL,
+            fontsize=SMALL,
             handlelength=1,
             handletextpad=0.4,
             columnspacing=1.2,
@@ -124,7 +115,7 @@ def _sizes(axes: "Axes", split: Partition, rows: pd.DataFrame) -> None:
     axes.set_xlim(0, 1.22 * max(1, left.max()))
     axes.locator_params(axis="x", nbins=5)
     axes.set_xlabel("rows; % with a label above 0" if "label" in rows.columns else "rows")
-    _plain(axes)
+    plain(axes, grid="x")
 
 
 def _classes(rows: pd.DataFrame) -> list[tuple[str, str, np.ndarray]]:
@@ -163,10 +154,14 @@ def _gc(axes: "Axes", split: Partition, gc: Floats) -> None:
         axes.plot(middle, top, color=_INK, linewidth=1, zorder=place + 2)
         median = float(np.median(gc[held]))
         axes.plot(
-            [median] * 2, [base, base - 0.3], color="#000000", linewidth=1.6, zorder=place + 2
+            [median] * 2,
+            [base, base - 0.3],
+            color=plot_style.BLACK,
+            linewidth=1.6,
+            zorder=place + 2,
         )
     axes.set_xlabel("GC fraction (tick: median)")
-    _plain(axes)
+    plain(axes, grid="x")
 
 
 def _holdings(axes: "Axes", split: Partition, rows: pd.DataFrame, name: str) -> None:
@@ -184,11 +179,11 @@ def _holdings(axes: "Axes", split: Partition, rows: pd.DataFrame, name: str) -> 
                     (label, place),
                     ha="center",
                     va="center",
-                    fontsize=_SMALL - 2,
+                    fontsize=SMALL - 2,
                 )
-    axes.set_xticks(range(len(values)), [values[k] for k in order], rotation=90)
-    axes.set_xlabel(f"rows by {'chromosome' if name == 'chrom' else name}")
-    _plain(axes)
+    axes.set_xticks(range(len(values)), [literal(values[k]) for k in order], rotation=90)
+    axes.set_xlabel(f"rows by {'chromosome' if name == 'chrom' else literal(name)}")
+    plain(axes, grid="x")
     axes.grid(visible=False)
     axes.spines["bottom"].set_visible(False)
 

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from seqnorm.holdout.baselines import features, fit_baseline
 from seqnorm.holdout.measures import Measures
-from seqnorm.holdout.pool import report_progress
 from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.trial import Trained, Trial, keep, score, train
 from seqnorm.holdout.windows import WindowSet
+from seqnorm.runs.pool import report_progress
 
 
 @cache

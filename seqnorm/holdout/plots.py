@@ -1,28 +1,25 @@
 """Plots of the report, drawn from the tables alone, as SVG."""
 
-import io
 from collections.abc import Sequence
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from seqnorm.holdout.answer import title
 from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.tables import BASELINE, PRIMARY, Tables, estimates, only, reference_norm
-
-# Okabe & Ito's palette, told apart by colour-blind readers too; the yellow is too pale for lines.
-COLOURS = ("#000000", "#0072b2", "#56b4e9", "#009e73", "#d55e00", "#cc79a7", "#8c6d1f", "#777777")
-MARKERS = "osD^vPX*"
-
-mpl.rcParams["svg.hashsalt"] = "seqnorm"
-# Large enough to be read where a phone shrinks the plot to its width.
-mpl.rcParams["font.size"] = 11.5
-SMALL = 10.5
-"""Size of legends and the like, in points."""
+from seqnorm.plot_style import (
+    COLOURS,
+    MARKERS,
+    MUTED,
+    RULE,
+    SMALL,
+    legend_below,
+    plain,
+    style,
+)
 
 
 def colour(spec: Spec, norm: str) -> str:
@@ -35,33 +32,7 @@ def marker(spec: Spec, norm: str) -> str:
     return MARKERS[spec.norms.index(norm) % 7] if norm in spec.norms else MARKERS[7]
 
 
-def svg(figure: Figure) -> str:
-    """Figure as SVG text, the same bytes for the same figure."""
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None})
-    return stream.getvalue()
-
-
-def _plain(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.7)
-    axes.set_axisbelow(True)
-
-
-def _legend_below(axes: Axes, columns: int) -> None:
-    if not axes.get_legend_handles_labels()[0]:
-        return
-    axes.legend(
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.16),
-        ncols=columns,
-        frameon=False,
-        fontsize=SMALL,
-        handletextpad=0.4,
-        columnspacing=1.2,
-    )
-
-
+@style()
 def gc_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> Figure:
     """False-alarm rate by GC decile of the test negatives, a line a norm.
 
@@ -95,25 +66,26 @@ def gc_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> Figure:
                 linewidth=0,
             )
     aim = 100 * spec.evaluation.false_alarm_rate
-    axes.axhline(aim, color="#999999", linewidth=1, linestyle=":")
+    axes.axhline(aim, color=RULE, linewidth=1, linestyle=":")
     axes.annotate(
         f"aim: {aim:g} %",
         (float(shown["gc_median"].min()), aim),
         xytext=(0, 4),
         textcoords="offset points",
         fontsize=SMALL,
-        color="#666666",
+        color=MUTED,
     )
     axes.set_xlabel("GC fraction of the window (median of the decile)")
     axes.set_ylabel("false-alarm rate, %")
     highest = float(shown.loc[shown["norm"] != "gc", "estimate"].max())
     if highest > 0:
         axes.set_ylim(0, 150 * highest)
-    _plain(axes)
-    _legend_below(axes, 3)
+    plain(axes)
+    legend_below(axes, 3)
     return figure
 
 
+@style()
 def chromosome_plot(spec: Spec, tables: Tables, model: str, negatives: str, metric: str) -> Figure:
     """One metric per test chromosome in the spec's order, a marker with interval a norm."""
     rows = only(tables.summary, negatives=negatives, model=[model, BASELINE], metric=metric)
@@ -144,17 +116,18 @@ def chromosome_plot(spec: Spec, tables: Tables, model: str, negatives: str, metr
     )
     if metric == "false_alarm_rate":
         axes.axhline(
-            scale * spec.evaluation.false_alarm_rate, color="#999999", linewidth=1, linestyle=":"
+            scale * spec.evaluation.false_alarm_rate, color=RULE, linewidth=1, linestyle=":"
         )
         axes.set_ylabel("false-alarm rate, %")
         axes.set_ylim(bottom=0)
     else:
         axes.set_ylabel("AUROC")
-    _plain(axes)
-    _legend_below(axes, 3)
+    plain(axes)
+    legend_below(axes, 3)
     return figure
 
 
+@style()
 def difference_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> Figure:
     """Difference to the reference on the primary chromosomes, with intervals, a panel a metric."""
     rows = only(tables.differences, model=model, negatives=negatives, chrom=PRIMARY)
@@ -174,19 +147,16 @@ def difference_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> F
             row = found[norm,]
             axes.plot([scale * row.low, scale * row.high], [place] * 2, color=colour(spec, norm))
             axes.plot(scale * row.estimate, place, marker(spec, norm), color=colour(spec, norm))
-        axes.axvline(0, color="#999999", linewidth=1)
+        axes.axvline(0, color=RULE, linewidth=1)
         axes.set_xlabel(label, fontsize=SMALL)
-        axes.tick_params(labelsize=SMALL)
-        axes.tick_params(axis="y", length=0)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.grid(axis="x", color="#dddddd", linewidth=0.7)
-        axes.set_axisbelow(True)
+        plain(axes, grid="x")
     grid[0].set_yticks(range(len(norms)), [title(norm) for norm in norms])
     grid[0].invert_yaxis()
     figure.tight_layout()
     return figure
 
 
+@style()
 def curve_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> Figure:
     """Learning curves at the chosen rate: validation score by epoch, a thin line a seed."""
     figure = Figure(figsize=(7.2, 4.2))
@@ -208,11 +178,12 @@ def curve_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> Figure
     axes.set_xlabel("epoch")
     axes.set_ylabel("average precision on validation")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _plain(axes)
-    _legend_below(axes, 3)
+    plain(axes)
+    legend_below(axes, 3)
     return figure
 
 
+@style()
 def rate_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> Figure:
     """Validation score by learning rate: every norm had the same rates to choose from."""
     figure = Figure(figsize=(7.2, 3.6))
@@ -234,6 +205,6 @@ def rate_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> Figure:
     axes.set_xscale("log")
     axes.set_xlabel("learning rate")
     axes.set_ylabel("average precision on validation")
-    _plain(axes)
-    _legend_below(axes, 3)
+    plain(axes)
+    legend_below(axes, 3)
     return figure

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from data_tools.atomic import write_atomic
@@ -18,6 +17,8 @@ from seqnorm.holdout.spec import Spec, load_spec
 from seqnorm.holdout.summary import summarize
 from seqnorm.holdout.tables import BASELINE, PRIMARY, Tables, estimates, only, reference_norm
 from seqnorm.holdout.windows import VALIDATION
+from seqnorm.plot_style import svg
+from seqnorm.runs.page import page_environment
 
 METRIC_TITLES = {
     "auroc": "AUROC",
@@ -52,9 +53,7 @@ def write_report(folder: Path) -> str:
         ) from error
     answer = compose(spec, tables)
     seconds = sum(session.get("seconds", 0) for session in record["sessions"])
-    environment = Environment(
-        loader=PackageLoader("seqnorm.holdout"), autoescape=True, undefined=StrictUndefined
-    )
+    environment = page_environment("seqnorm.holdout")
     page = environment.get_template("report.html").render(
         spec=spec,
         record=record,
@@ -84,7 +83,7 @@ def write_report(folder: Path) -> str:
 
 
 def _picture(figure: Figure, text: str) -> dict[str, str]:
-    raw = base64.b64encode(plots.svg(figure).encode()).decode()
+    raw = base64.b64encode(svg(figure).encode()).decode()
     return {"source": f"data:image/svg+xml;base64,{raw}", "text": text}
 
 

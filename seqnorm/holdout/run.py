@@ -1,16 +1,11 @@
 """Run the experiment: draw windows, tune every norm alike, train, measure, write the tables."""
 
 import hashlib
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import fields
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -18,17 +13,17 @@ from data_tools.atomic import write_atomic
 from data_tools.errors import InputError
 from data_tools.genome import Genome
 from data_tools.motifs import read_motif
-from seqnorm.checkpoint import CheckpointError
 from seqnorm.holdout import jobs
 from seqnorm.holdout.baselines import baseline_names
 from seqnorm.holdout.measures import Measures
-from seqnorm.holdout.pool import Pool
-from seqnorm.holdout.progress import Progress
-from seqnorm.holdout.record import Record, locked
-from seqnorm.holdout.spec import Spec
+from seqnorm.holdout.spec import DATA_FILES, Spec, as_toml
 from seqnorm.holdout.tables import BASELINE, Tables, build_tables
 from seqnorm.holdout.trial import Trained, Trial
 from seqnorm.holdout.windows import WindowSet, WindowSource
+from seqnorm.runs.pool import Pool
+from seqnorm.runs.progress import Progress
+from seqnorm.runs.record import Record, locked
+from seqnorm.runs.stopping import faults_in_one_line, termination_as_interrupt
 
 Cell = tuple[str, str, str]
 
@@ -71,8 +66,9 @@ def run(
     """
     if workers < 1:
         raise InputError(f"the number of workers must be at least 1, not {workers}")
-    with _faults_in_one_line(folder), locked(folder), _termination_as_interrupt():
-        record = Record.open(folder, spec, resume=resume)
+    with faults_in_one_line(folder), locked(folder), termination_as_interrupt():
+        files = {key: name for key in DATA_FILES if (name := getattr(spec.data, key)) is not None}
+        record = Record.open(folder, spec.name, as_toml(spec), files, parts="trials", resume=resume)
         record.begin(workers, spec.training.threads)
         try:
             started = time.perf_counter()
@@ -108,44 +104,6 @@ def write_tables(tables: Tables, folder: Path) -> None:
 def read_tables(folder: Path) -> Tables:
     """Read the tables of a finished run."""
     return Tables(**{i.name: pd.read_csv(folder / f"{i.name}.csv") for i in fields(Tables)})
-
-
-@contextmanager
-def _faults_in_one_line(folder: Path) -> Iterator[None]:
-    """Turn what the machine refuses into a line that says what to do."""
-    try:
-        yield
-    except InputError:
-        raise
-    except CheckpointError as error:
-        raise InputError(str(error)) from error
-    except BrokenProcessPool as error:
-        raise InputError(
-            f"{folder}: a worker was killed, as happens when memory runs out; go on with --resume "
-            "and fewer --workers"
-        ) from error
-    except OSError as error:
-        raise InputError(
-            f"{error.filename or folder}: {error.strerror or error}; see to it and go on with "
-            "--resume, or give another --out"
-        ) from error
-
-
-@contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    """Let a polite kill stop the run as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _draw_windows(
@@ -189,6 +147,13 @@ def _check_motif(path: str, width: int) -> None:
         )
 
 
+def _outcome(trained: Trained) -> str:
+    return (
+        f"best validation score {trained.validation_score:.4f} in epoch {trained.best_epoch + 1}, "
+        f"{trained.seconds:.0f} s"
+    )
+
+
 class _Schedule:
     """What to train and when: tuning first, the final trials of a norm as soon as it is tuned."""
 
@@ -216,8 +181,8 @@ class _Schedule:
         further = len(self.cells) * (len(training.seeds) - training.tuning_seeds)
         total = (len(tuning) + further) * training.epochs
         with (
-            Progress(total, training.epochs, self.say) as progress,
-            Pool(self.workers, training.threads, progress.epoch) as pool,
+            Progress(total, training.epochs, "epochs", self.say) as progress,
+            Pool(self.workers, training.threads, progress.step) as pool,
         ):
             for trial in tuning:
                 pool.submit(trial, jobs.train_job, self.spec, self.folder, trial)
@@ -225,13 +190,13 @@ class _Schedule:
                 pool.submit(baseline, jobs.baseline_job, self.spec, self.folder, baseline)
             for trial, result in pool.finished():
                 if isinstance(result, Trained):
-                    progress.trained(result)
+                    progress.finish(trial.id, _outcome(result))
                     self.tuned[trial] = result
                     self._choose(trial.cell, pool)
                 else:
                     self.measured[trial], trained = result
                     if trained is not None and trial not in self.tuned:
-                        progress.trained(trained)
+                        progress.finish(trial.id, _outcome(trained))
                         self.tuned[trial] = trained
         final = [Trial(*c, self.chosen[c], s) for c in self.cells for s in training.seeds]
         measured = {trial: self.measured[trial] for trial in [*final, *self._baselines()]}

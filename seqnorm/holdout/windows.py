@@ -4,6 +4,7 @@ Every window of a training set lies in the training regions with its jitter marg
 and test windows lie in their own regions. So no two parts share a base.
 """
 
+import io
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from data_tools.atomic import write_atomic
 from data_tools.encode import gc_fraction
 from data_tools.errors import InputError
 from data_tools.genome import Genome
@@ -46,10 +48,11 @@ class WindowSet:
     margin: int
 
     def save(self, path: Path) -> None:
-        """Write what a trial needs, without pickle."""
+        """Write what a trial needs, whole or not at all and without pickle."""
         columns: dict[str, Any] = {str(n): _plain(column) for n, column in self.table.items()}
-        with path.open("wb") as stream:
-            np.savez(stream, codes=self.codes, margin=self.margin, **columns)
+        stream = io.BytesIO()
+        np.savez(stream, codes=self.codes, margin=self.margin, **columns)
+        write_atomic(path, stream.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> "WindowSet":

@@ -19,12 +19,12 @@ from data_tools.genome import Genome
 from data_tools.negatives import Drawn
 from seqnorm.holdout import run as run_module
 from seqnorm.holdout import windows as windows_module
-from seqnorm.holdout.record import locked
 from seqnorm.holdout.run import read_tables, run
 from seqnorm.holdout.spec import load_spec
 from seqnorm.holdout.tables import Tables
 from seqnorm.holdout.trial import Trial
 from seqnorm.holdout.windows import WindowSource
+from seqnorm.runs.record import locked
 
 TABLES = ["trials", "summary", "differences", "deciles", "tuning", "curves", "chromosomes"]
 

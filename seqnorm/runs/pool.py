@@ -42,13 +42,30 @@ def report_progress(name: str, epoch: int) -> None:
         raise StoppedError
 
 
+def keep_memory() -> None:
+    """Let processes that are started from now on keep the memory that they have freed."""
+    for name, value in _KEEP_MEMORY.items():
+        os.environ.setdefault(name, value)
+
+
+def end_with_parent(parent: int) -> None:
+    """In a worker: leave Ctrl-C to the main process, and end when that is gone.
+
+    Parameters
+    ----------
+    parent : int
+        Process id of the one that started this one.
+    """
+    # Ctrl-C reaches the whole process group; the main process alone decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+
+
 def _start(
     stop: Event, progress: "multiprocessing.Queue[tuple[str, int]]", threads: int, parent: int
 ) -> None:
-    # Ctrl-C reaches the whole process group; the main process alone decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent(parent)
     _Worker.stop, _Worker.progress = stop, progress
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     import torch
 
     torch.set_num_threads(threads)
@@ -79,8 +96,7 @@ class Pool:
     """
 
     def __init__(self, workers: int, threads: int, on_progress: OnProgress) -> None:
-        for name, value in _KEEP_MEMORY.items():
-            os.environ.setdefault(name, value)
+        keep_memory()
         context = multiprocessing.get_context("spawn")
         self._stop = context.Event()
         self._progress: multiprocessing.Queue[tuple[str, int]] = context.Queue()

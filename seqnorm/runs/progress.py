@@ -1,4 +1,4 @@
-"""Progress of a run: a bar with the time left on a terminal, a line a trial elsewhere."""
+"""Progress of a run: a bar with the time left on a terminal, a line a job elsewhere."""
 
 import sys
 from collections.abc import Callable
@@ -13,25 +13,26 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
-from seqnorm.holdout.trial import Trained
-
 
 class Progress:
-    """Counts epochs; a trial that stopped early counts in full once it is done.
+    """Counts the steps of all jobs; a job that stopped early counts in full once it is done.
 
     Parameters
     ----------
     total
-        Epochs of all trials.
-    epochs
-        Epochs of one trial at the most.
+        Steps of all jobs.
+    each
+        Steps of one job at the most.
+    unit
+        What a step is, in the plural.
     say
         Takes lines where there is no terminal.
     """
 
-    def __init__(self, total: int, epochs: int, say: Callable[[str], None]) -> None:
+    def __init__(self, total: int, each: int, unit: str, say: Callable[[str], None]) -> None:
         self._total = total
-        self._epochs = epochs
+        self._each = each
+        self._unit = unit
         self._say = say
         self._done: dict[str, int] = {}
         self._finished: set[str] = set()
@@ -39,12 +40,12 @@ class Progress:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("epochs, "),
+            TextColumn(f"{unit}, "),
             TimeElapsedColumn(),
             TextColumn("elapsed,"),
             TimeRemainingColumn(),
             TextColumn("left"),
-            # Epochs of different norms differ in speed: look back over a few trials.
+            # Jobs differ in speed: look back over a few of them.
             speed_estimate_period=120,
             disable=not sys.stdout.isatty(),
         )
@@ -62,23 +63,19 @@ class Progress:
     ) -> None:
         self._bar.stop()
 
-    def epoch(self, name: str, epoch: int) -> None:
-        """Note that a trial has finished an epoch."""
+    def step(self, name: str, done: int) -> None:
+        """Note how many steps a job has behind it."""
         if name not in self._finished:
-            self._done[name] = epoch
+            self._done[name] = done
             self._show()
 
-    def trained(self, trained: Trained) -> None:
-        """Note that a trial is trained."""
-        self._finished.add(trained.trial.id)
-        self._done[trained.trial.id] = self._epochs
+    def finish(self, name: str, outcome: str) -> None:
+        """Note that a job is done, and what came of it."""
+        self._finished.add(name)
+        self._done[name] = self._each
         self._show()
         if self._bar.disable:
-            self._say(
-                f"{sum(self._done.values())}/{self._total} epochs: {trained.trial.id}: best "
-                f"validation score {trained.validation_score:.4f} in epoch "
-                f"{trained.best_epoch + 1}, {trained.seconds:.0f} s"
-            )
+            self._say(f"{sum(self._done.values())}/{self._total} {self._unit}: {name}: {outcome}")
 
     def _show(self) -> None:
         self._bar.update(self._task, completed=sum(self._done.values()))

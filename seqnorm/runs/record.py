@@ -7,7 +7,7 @@ import os
 import platform
 import resource
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
@@ -17,7 +17,6 @@ from typing import Any
 import seqnorm
 from data_tools.atomic import write_atomic
 from data_tools.errors import InputError
-from seqnorm.holdout.spec import DATA_FILES, Spec, as_toml
 
 LIBRARIES = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "biopython", "safetensors")
 
@@ -50,8 +49,32 @@ class Record:
         self.content = content
 
     @classmethod
-    def open(cls, folder: Path, spec: Spec, *, resume: bool) -> "Record":
+    def open(
+        cls,
+        folder: Path,
+        name: str,
+        spec: str,
+        files: Mapping[str, str],
+        *,
+        parts: str,
+        resume: bool,
+    ) -> "Record":
         """Begin a run, or take one up again.
+
+        Parameters
+        ----------
+        folder : path
+            Of the run.
+        name : str
+            Of the experiment.
+        spec : str
+            As TOML.
+        files : mapping of str to str
+            The files that the spec names, by their keys.
+        parts : str
+            Folder in the run's that holds something as soon as there is something to lose.
+        resume : bool
+            Whether a run that was begun may be gone on with.
 
         Raises
         ------
@@ -60,22 +83,18 @@ class Record:
             data files are not those that the run began with.
         """
         path = folder / "run.json"
-        data = {
-            key: _checksum(Path(name))
-            for key in DATA_FILES
-            if (name := getattr(spec.data, key)) is not None
-        }
-        begun = any((folder / "trials").glob("*"))
+        data = {key: _checksum(Path(file)) for key, file in files.items()}
+        begun = any((folder / parts).glob("*"))
         if begun and not path.exists():
             raise InputError(
-                f"{folder}: holds trials without the run.json that says what they were made of; "
+                f"{folder}: holds {parts} without the run.json that says what they were made of; "
                 "remove the folder or give another --out"
             )
         if not begun:
             # Where no trial was begun there is nothing to lose: a run that ended at a mistake in
             # its spec is simply begun again.
-            write_atomic(folder / "spec.toml", as_toml(spec))
-            content = {"name": spec.name, "data_sha256": data, "sessions": [], "status": "new"}
+            write_atomic(folder / "spec.toml", spec)
+            content = {"name": name, "data_sha256": data, "sessions": [], "status": "new"}
             return cls(folder, content)
         if not resume:
             raise InputError(
@@ -90,11 +109,19 @@ class Record:
                 raise TypeError("it is no record of a run")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: cannot be read ({error}); give another --out") from error
-        _refuse_changes(folder, before, as_toml(spec), data_before, data)
+        _refuse_changes(folder, before, spec, data_before, data)
         return cls(folder, content)
 
-    def begin(self, workers: int, threads: int) -> None:
-        """Note the start of a session: a run that was resumed has several."""
+    def begin(self, workers: int, threads: int, libraries: Sequence[str] = ()) -> None:
+        """Note the start of a session: a run that was resumed has several.
+
+        Parameters
+        ----------
+        workers, threads : int
+            Processes, and torch threads of each.
+        libraries : sequence of str
+            Distributions whose versions matter beside `LIBRARIES`.
+        """
         self.content["sessions"].append(
             {
                 "started": _now(),
@@ -105,7 +132,7 @@ class Record:
                 "platform": f"{platform.system()} {platform.machine()}",
                 "seqnorm": seqnorm.__version__,
                 "git_revision": _git_revision(),
-                "libraries": {name: metadata.version(name) for name in LIBRARIES},
+                "libraries": {name: metadata.version(name) for name in (*LIBRARIES, *libraries)},
             }
         )
         self.save("running")

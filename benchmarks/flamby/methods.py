@@ -1,0 +1,108 @@
+"""What is run against FLamby, over which rates, and what FLamby published."""
+
+from dataclasses import dataclass, field
+from itertools import product
+from typing import NamedTuple
+
+__all__ = ["METHODS", "Method", "Published"]
+
+
+class Published(NamedTuple):
+    """FLamby's figures, means over its seeds 42 to 46.
+
+    Of ``flamby/results/results_benchmark_fed_*/*_seed4?.csv`` at commit edacf54.
+
+    Attributes
+    ----------
+    pooled : float
+        Of the rows "Pooled Test": the metric over the test rows of all clients at once.
+    spread : float
+        Standard deviation of it over the seeds, n - 1.
+    clients : float
+        Mean of the rows "client_test_*".
+    """
+
+    pooled: float
+    spread: float
+    clients: float
+
+
+@dataclass(frozen=True)
+class Method:
+    """One line of the table.
+
+    Attributes
+    ----------
+    data : str
+        Name of the spec.
+    name : str
+    published : Published or None
+    rates : tuple of float
+        Learning rates of clients to choose from.
+    etas : tuple of float
+        The same of the server; empty where the strategy has none.
+    overrides : tuple of str
+        Of the spec.
+    goal : bool
+        Whether to reach FLamby's figure was a goal set beforehand.
+    pooled : bool
+        All rows with one client.
+    """
+
+    data: str
+    name: str
+    published: Published | None
+    rates: tuple[float, ...]
+    etas: tuple[float, ...] = ()
+    overrides: tuple[str, ...] = field(default=())
+    goal: bool = False
+    pooled: bool = False
+
+    def grid(self) -> list[tuple[float, float | None]]:
+        """Every pair of rates, the smallest first."""
+        return list(product(self.rates, self.etas or (None,)))
+
+
+HEART_RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+BRCA_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
+ADAM_RATES = (0.01, 0.03, 0.1)
+ETAS = (0.03, 0.1, 0.3)
+FEDADAM, SCAFFOLD = ("strategy.name=fedadam",), ("strategy.name=scaffold",)
+# One "round" of all rows at one place is plain training; FLamby's pooled runs use Adam.
+POOLED = ("training.rounds=1", "training.optimizer=adamw")
+
+METHODS = (
+    Method("heart", "FedAvg", Published(0.7480, 0.0268, 0.6850), HEART_RATES, goal=True),
+    Method("heart", "FedAdam", Published(0.7787, 0.0146, 0.7255), ADAM_RATES, ETAS, FEDADAM),
+    Method("heart", "SCAFFOLD", Published(0.7480, 0.0268, 0.6840), HEART_RATES, overrides=SCAFFOLD),
+    Method(
+        "heart",
+        "pooled training",
+        Published(0.7953, 0.0028, 0.7353),
+        (0.0003, 0.001, 0.003, 0.01),
+        overrides=(*POOLED, "training.local_epochs=50"),
+        goal=True,
+        pooled=True,
+    ),
+    Method("brca", "FedAvg", Published(0.7353, 0.1750, 0.7319), BRCA_RATES),
+    Method(
+        "brca", "FedAdam", Published(0.8421, 0.0168, 0.8152), ADAM_RATES, ETAS, FEDADAM, goal=True
+    ),
+    Method("brca", "SCAFFOLD", Published(0.6995, 0.0347, 0.6869), BRCA_RATES, overrides=SCAFFOLD),
+    Method(
+        "brca",
+        "FedAvg, BatchNorm of the features (moments merged)",
+        None,
+        BRCA_RATES,
+        overrides=("norms=['batch']", "policies=['moment_merge']"),
+    ),
+    Method(
+        "brca",
+        "pooled training",
+        Published(0.7041, 0.1144, 0.6759),
+        (0.001, 0.003, 0.01, 0.03, 0.1),
+        overrides=(*POOLED, "training.local_epochs=30"),
+        pooled=True,
+    ),
+)
+"""Every line, in the table's order."""

@@ -1,0 +1,117 @@
+"""The ``federated`` command."""
+
+import importlib.util
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import tyro
+
+from data_tools.command_line import run
+from data_tools.errors import InputError
+
+DESCRIPTION = """Federated training of genomic models, with a policy for every normalization tensor.
+
+Examples:
+  federated simulate examples/federated_ctcf.toml
+  federated simulate examples/federated_ctcf.toml --override training.rounds=2 norms='["batch"]'
+  federated report runs/federated_ctcf
+  federated policies
+"""
+
+
+def simulate(
+    spec: tyro.conf.Positional[Path],
+    out: Path | None = None,
+    resume: bool = False,
+    override: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = (),
+    workers: int | None = None,
+) -> None:
+    """Train norms under policies across clients on this machine, write tables and a report.
+
+    Example: federated simulate examples/federated_ctcf.toml --out runs/first
+
+    Ctrl-C stops the run; --resume goes on with it and gives the same bits.
+
+    Args:
+        spec: TOML file that describes the experiment.
+        out: Folder of the run; runs/<name of the spec> unless given.
+        resume: Go on with a run that was stopped; begins one where there is none.
+        override: key=value pairs that replace keys of the spec, as training.rounds=3.
+        workers: Federations at a time; one a core unless given. The tables do not depend on it.
+    """
+    from federated.spec import load_spec
+
+    overrides = [item for group in override for item in group]
+    loaded = load_spec(spec, overrides)
+    _need_flower()
+    from federated.report import write_report
+    from federated.simulate import simulate as run_spec
+
+    folder = Path("runs") / loaded.name if out is None else out
+    _say(f"{loaded.question}\nrun folder: {folder}")
+    count = len(os.sched_getaffinity(0)) if workers is None else workers
+    try:
+        outcomes = run_spec(loaded, folder, resume=resume, workers=count, say=_say)
+    except KeyboardInterrupt:
+        again = shlex.join(["federated", "simulate", str(spec), "--out", str(folder), "--resume"])
+        if overrides:
+            again += " --override " + shlex.join(overrides)
+        _say(f"\nstopped; nothing is lost. Go on with:\n  {again}")
+        raise SystemExit(130) from None
+    for cell, outcome in outcomes.items():
+        if outcome.stopped:
+            _say(f"stopped early: {cell.id}: {outcome.stopped}")
+    page = write_report(folder)
+    _say(f"\ntables: {folder}/*.csv\nreport: {page}")
+
+
+def report(folder: tyro.conf.Positional[Path]) -> None:
+    """Draw report.html of a run again from its tables.
+
+    Example: federated report runs/federated_ctcf
+
+    Args:
+        folder: Folder of a run.
+    """
+    from federated.report import write_report
+
+    _say(f"report: {write_report(folder)}")
+
+
+def policies() -> None:
+    """List the policies for normalization tensors that a spec takes.
+
+    Example: federated policies
+    """
+    from federated.policy import POLICY_HELP
+
+    for name, text in POLICY_HELP.items():
+        _say(f"{name:<14} {text}")
+
+
+def strategies() -> None:
+    """List the strategies of the server that a spec takes.
+
+    Example: federated strategies
+    """
+    from federated.strategies import STRATEGY_HELP
+
+    for name, text in STRATEGY_HELP.items():
+        _say(f"{name:<14} {text}")
+
+
+def _need_flower() -> None:
+    if importlib.util.find_spec("flwr") is None:
+        raise InputError("Flower is not installed; run: pip install 'seqnorm[federated]'")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Entry point."""
+    run("federated", DESCRIPTION, (simulate, report, policies, strategies))

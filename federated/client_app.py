@@ -1,0 +1,81 @@
+"""ClientApp: what runs at a client, in this process, in a Ray actor or on a SuperNode."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from data_tools.errors import InputError
+from federated.messages import answer, read_order
+from federated.run_config import read_run_config
+from federated.site import Learner, Site
+from federated.tasks import open_task
+
+__all__ = ["app"]
+
+app = ClientApp()
+
+
+@app.query("hello")
+def hello(message: Message, context: Context) -> Message:
+    """Tell the client's name, which a node's number does not."""
+    return Message(answer(_client(context), 0, 0, {}), reply_to=message)
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Train for a round."""
+    round_, received, terms = read_order(message)
+    site = _site(context)
+    examples, metrics, arrays = site.train(round_, received, terms)
+    return Message(answer(site.client, round_, examples, metrics, arrays), reply_to=message)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Measure the server's model, with what this client keeps of its own."""
+    round_, received, _ = read_order(message)
+    site = _site(context)
+    return Message(
+        answer(site.client, round_, 0, site.evaluate(round_, received)), reply_to=message
+    )
+
+
+def _site(context: Context) -> Site:
+    learner, folder = _learner_of(context)
+    # The bits of a sum depend on how many threads share it.
+    torch.set_num_threads(learner.spec.training.threads)
+    kept = folder / "cells" / learner.cell.id / "clients"
+    return Site(learner, _client(context), kept)
+
+
+def _client(context: Context) -> str:
+    """Name of this node's client: as its configuration says, or by its number."""
+    clients = _learner_of(context)[0].task.clients
+    name = context.node_config.get("client")
+    if name is None:
+        number = int(context.node_config["partition-id"])
+        if not 0 <= number < len(clients):
+            raise InputError(f"partition-id {number}: the run has {len(clients)} clients")
+        return clients[number]
+    if name not in clients:
+        raise InputError(f"node config: the run has no client {name!r}; it has {clients}")
+    return str(name)
+
+
+def _learner_of(context: Context) -> tuple[Learner, Path]:
+    """Build once, not for every message."""
+    key = tuple(sorted(context.run_config.items()))
+    return _built(key, str(context.node_config.get("folder", "")))
+
+
+@lru_cache(maxsize=4)
+def _built(
+    config: tuple[tuple[str, bool | float | int | str], ...], folder: str
+) -> tuple[Learner, Path]:
+    spec, cell, where = read_run_config(dict(config), {"folder": folder})
+    return Learner(spec, cell, open_task(spec, where)), where

@@ -1,0 +1,323 @@
+"""The rounds of a cell, over any of Flower's grids: sample, send, guard, aggregate, measure."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from data_tools.errors import InputError
+from federated.guard import Guard, Refusal, Reply
+from federated.history import History, load_round, save_round
+from federated.messages import EVALUATE, HELLO, TRAIN, bytes_in, read_reply, write_order
+from federated.policy import State, merge_statistics, read_counts
+from federated.site import Learner, Site
+from federated.strategies import UP, Strategy, learned, make_strategy, mean_by_examples
+from federated.tasks.task import TEST, UNSEEN, VALIDATION
+
+__all__ = ["Rounds", "RunStoppedError"]
+
+Row = dict[str, Any]
+
+_AWAY = "away by participation.dropout"
+_HELLO_SECONDS = 300.0
+
+
+class RunStoppedError(InputError):
+    """A round has too few usable replies; names the reasons.
+
+    Attributes
+    ----------
+    history : History
+        What happened until then.
+    """
+
+    def __init__(self, message: str, history: History) -> None:
+        super().__init__(message)
+        self.history = history
+
+
+class Rounds:
+    """One cell, round by round.
+
+    Parameters
+    ----------
+    learner : Learner
+        Of the server: the model as it was built, and the manifest.
+    grid : flwr.serverapp.Grid
+    folder : path
+        Of the cell: its checkpoint is kept here, and taken up where there is one.
+    timeout : float
+        Seconds after which a client that has not answered is left out of its round.
+    """
+
+    def __init__(
+        self, learner: Learner, grid: Grid, folder: Path, *, timeout: float = 3600.0
+    ) -> None:
+        self.learner, self.grid, self.timeout = learner, grid, timeout
+        self.folder = folder
+        spec = learner.spec
+        self.strategy: Strategy = make_strategy(spec.strategy.name, spec.strategy.options)
+        self.state: State = dict(learner.initial)
+        self.history = History()
+        self.nodes: dict[str, int] = {}
+
+    def run(self, on_round: Callable[[History], None] = lambda _: None) -> History:
+        """Run the rounds that are left.
+
+        Raises
+        ------
+        RunStoppedError
+            When a round has fewer usable replies than ``participation.minimum``.
+        CheckpointError
+            When the checkpoint is damaged, or of another spec.
+        """
+        self._take_up()
+        if self.history.finished:
+            return self.history
+        self._call_the_roll()
+        total = self.learner.spec.training.rounds
+        while not self.history.finished:
+            number = len(self.history.rounds) + 1
+            self._round(number)
+            self.history.finished = number >= total or self._no_better_since(number)
+            self._save()
+            on_round(self.history)
+        return self.history
+
+    # --- one round ----------------------------------------------------------------------------
+
+    def _round(self, number: int) -> None:
+        began = time.perf_counter()
+        if len(self.nodes) < len(self.learner.task.clients):
+            self._welcome()
+        manifest, strategy = self.learner.manifest, self.strategy
+        down = {name: self.state[name] for name in manifest.sent_down(number)}
+        learnt = learned(manifest.expected(number))
+        down |= strategy.sent_down({name: self.state[name] for name in learnt})
+        chosen, absent = self._sample(number)
+        content = write_order(number, down, strategy.terms())
+        bytes_down = bytes_in(content) * len(chosen)
+        replies, up = self._ask(number, TRAIN, chosen, content)
+        accepted, refused = self._guard(number, down, replies, absent)
+        if accepted:
+            self._aggregate(number, learnt, accepted)
+        self.history.rounds.append(
+            {
+                "round": number,
+                "train_loss": _mean(
+                    [(r.metrics.get("loss", math.nan), r.examples) for r in accepted]
+                ),
+                "sampled": len(chosen),
+                "accepted": len(accepted),
+                "refused": refused,
+                "bytes_up": up,
+                "bytes_down": bytes_down,
+            }
+        )
+        self._evaluate(number)
+        self.history.rounds[-1]["seconds"] = time.perf_counter() - began
+
+    def _sample(self, number: int) -> tuple[list[str], dict[str, str]]:
+        """Who trains in a round, and who was chosen but is away, and why.
+
+        Who is chosen is a function of seed and round.
+        """
+        rules, seed = self.learner.spec.participation, self.learner.cell.seed
+        names = self.learner.task.clients
+        size = max(1, round(rules.fraction * len(names)))
+        draw = np.random.default_rng([seed, number])
+        chosen = sorted(draw.choice(names, size, replace=False).tolist())
+        away = {name: _AWAY for name in chosen if draw.random() < rules.dropout}
+        away |= {name: "its node has not come" for name in chosen if name not in self.nodes}
+        return [name for name in chosen if name not in away], away
+
+    def _ask(
+        self, number: int, kind: str, names: Iterable[str], content: Any
+    ) -> tuple[list[Reply], int]:
+        """Send one order to some clients and read what comes back; faults become events."""
+        who = {self.nodes[name]: name for name in names}
+        messages = [
+            Message(content, dst_node_id=node, message_type=kind, group_id=str(number))
+            for node in who
+        ]
+        replies, received = [], 0
+        answered = set()
+        for message in self.grid.send_and_receive(messages, timeout=self.timeout):
+            client = who.get(message.metadata.src_node_id)
+            if client is None:
+                continue
+            answered.add(client)
+            if message.has_error():
+                self.history.note(
+                    number, client, "error", message.error.reason or "no reason given"
+                )
+                continue
+            received += bytes_in(message.content)
+            try:
+                replies.append(read_reply(message.content, client))
+            except InputError as error:
+                self.history.note(number, client, "refused", str(error))
+        for client in sorted(set(who.values()) - answered):
+            self.history.note(number, client, "absent", f"no answer within {self.timeout:g} s")
+        return sorted(replies, key=lambda reply: reply.client), received
+
+    def _guard(
+        self, number: int, down: State, replies: list[Reply], absent: Mapping[str, str]
+    ) -> tuple[list[Reply], int]:
+        for client, why in absent.items():
+            self.history.note(number, client, "absent", why)
+        minimum = self.learner.spec.participation.minimum
+        expected = self.learner.manifest.expected(number)
+        expected = expected | self.strategy.expected(expected)
+        guard = Guard(expected, number, reference=down, minimum=0)
+        accepted, refused = guard.check([reply for reply in replies if not _idle(reply)])
+        refused += [Refusal(r.client, why) for r in accepted if (why := self.strategy.fault(r))]
+        names = {refusal.client for refusal in refused}
+        accepted = [reply for reply in accepted if reply.client not in names]
+        for refusal in refused:
+            self.history.note(number, refusal.client, "refused", refusal.reason)
+        if len(accepted) < minimum:
+            events = [e for e in self.history.events if e["round"] == number]
+            reasons = "; ".join(
+                f"client {e['client']}: {e['event']}, {e['reason']}" for e in events
+            )
+            raise RunStoppedError(
+                f"round {number}: {len(accepted)} usable replies, participation.minimum asks for "
+                f"{minimum} ({reasons or 'no client has training rows'})",
+                self.history,
+            )
+        return accepted, len(refused)
+
+    def _aggregate(self, number: int, learnt: Sequence[str], replies: list[Reply]) -> None:
+        expected = self.learner.manifest.expected(number)
+        parts = [
+            Reply(
+                reply.client,
+                reply.round,
+                {
+                    name: value
+                    for name, value in reply.arrays.items()
+                    if name in learnt or name.startswith(UP)
+                },
+                reply.metrics,
+                reply.examples,
+            )
+            for reply in replies
+        ]
+        before = {name: self.state[name] for name in learnt}
+        after = dict(self.strategy.aggregate(number, before, parts))
+        merged = [name for name, e in expected.items() if e.layer is not None]
+        if merged:
+            states = [{name: reply.arrays[name] for name in merged} for reply in replies]
+            counts = [read_counts(reply.metrics) for reply in replies]
+            after |= merge_statistics(states, counts, [reply.client for reply in replies])
+        rest = [name for name in expected if name not in learnt and name not in merged]
+        self.state |= after | mean_by_examples(replies, rest)
+
+    def _evaluate(self, number: int) -> None:
+        down = {name: self.state[name] for name in self.learner.manifest.sent_down(number)}
+        content = write_order(number, down, {})
+        replies, _ = self._ask(number, EVALUATE, sorted(self.nodes), content)
+        measured = {reply.client: reply.metrics for reply in replies}
+        if self.learner.task.examples(UNSEEN, TEST):
+            site = Site(self.learner, UNSEEN, self.folder / "clients")
+            measured[UNSEEN] = site.evaluate(number, down)
+        for client, metrics in measured.items():
+            for part in dict.fromkeys(name.partition("/")[0] for name in metrics):
+                values = {
+                    name.partition("/")[2]: value
+                    for name, value in metrics.items()
+                    if name.startswith(f"{part}/")
+                }
+                row = {"round": number, "client": client, "part": part}
+                self.history.clients.append(row | values)
+
+    # --- who is there -------------------------------------------------------------------------
+
+    def _call_the_roll(self) -> None:
+        """Wait for the clients, and go on without those that do not come in time.
+
+        Asked for by name, since the numbers of nodes differ from run to run.
+        """
+        wanted = self.learner.task.clients
+        deadline = time.monotonic() + self.timeout
+        while True:
+            self._welcome()
+            if len(self.nodes) == len(wanted):
+                return
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
+        missing = [name for name in wanted if name not in self.nodes]
+        if len(self.nodes) < self.learner.spec.participation.minimum:
+            raise InputError(
+                f"{len(self.nodes)} of {len(wanted)} clients have come; {', '.join(missing)} "
+                f"{'has' if len(missing) == 1 else 'have'} not; see to them, or lower "
+                "participation.minimum"
+            )
+
+    def _welcome(self) -> None:
+        """Learn the names of nodes that are new."""
+        known = set(self.nodes.values())
+        new = sorted(node for node in self.grid.get_node_ids() if node not in known)
+        content = write_order(0, {}, {})
+        asked = [Message(content, dst_node_id=n, message_type=HELLO) for n in new]
+        # A client opens its rows for this, which takes longer than a small round.
+        patience = max(self.timeout, _HELLO_SECONDS)
+        for message in self.grid.send_and_receive(asked, timeout=patience) if asked else ():
+            if message.has_error():
+                raise InputError(f"a client cannot start: {message.error.reason}")
+            name = str(message.content.config_records["config"]["client"])
+            if name in self.nodes:
+                raise InputError(f"two nodes say that they are client {name!r}; give each its own")
+            if name not in self.learner.task.clients:
+                raise InputError(f"a node says that it is client {name!r}, which the run has not")
+            self.nodes[name] = message.metadata.src_node_id
+
+    # --- stopping and going on ----------------------------------------------------------------
+
+    def _no_better_since(self, number: int) -> bool:
+        patience, metric = self.learner.spec.training.patience, self.learner.task.metrics[0]
+        if patience is None:
+            return False
+        rows = [row for row in self.history.clients if row["part"] == VALIDATION]
+        scores = [
+            _mean([(row[metric], 1) for row in rows if row["round"] == r])
+            for r in range(1, number + 1)
+        ]
+        best = max(range(number), key=lambda i: -math.inf if math.isnan(scores[i]) else scores[i])
+        return number - (best + 1) >= patience
+
+    def _save(self) -> None:
+        tensors = {f"model/{name}": value for name, value in self.state.items()}
+        tensors |= {f"server/{name}": value for name, value in self.strategy.state().items()}
+        save_round(self.folder, tensors, self.history, self.learner.fingerprint())
+
+    def _take_up(self) -> None:
+        found = load_round(self.folder, self.learner.fingerprint())
+        if found is not None:
+            tensors, self.history = found
+            self.state = _named(tensors, "model/")
+            self.strategy.load(_named(tensors, "server/"))
+
+
+def _idle(reply: Reply) -> bool:
+    """Whether a client had nothing to train on: no fault, but nothing to aggregate."""
+    return reply.examples == 0 and reply.metrics.get("steps") == 0
+
+
+def _named(tensors: Mapping[str, Any], prefix: str) -> State:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def _mean(pairs: Iterable[tuple[float, float]]) -> float:
+    kept = [(value, weight) for value, weight in pairs if not math.isnan(value)]
+    total = sum(weight for _, weight in kept)
+    return sum(value * weight for value, weight in kept) / total if total else math.nan

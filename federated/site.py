@@ -1,0 +1,200 @@
+"""What a client does in a round: start, train, keep its own, send the rest. Knows no Flower."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_tools.errors import InputError
+from federated.cell import Cell
+from federated.local_training import train_locally
+from federated.policy import (
+    LocalState,
+    Manifest,
+    State,
+    client_statistics,
+    parse_policy,
+    start_local,
+)
+from federated.spec import as_json
+from federated.strategies import DOWN, KEPT, UP, Terms, learned
+from federated.tasks.task import TEST, TRAIN, UNSEEN, VALIDATION
+
+if TYPE_CHECKING:
+    from federated.spec import Spec
+    from federated.tasks.task import Task
+
+__all__ = ["Learner", "Site"]
+
+
+class Learner:
+    """The model of a cell, with what becomes of its tensors: one for all clients of a process.
+
+    Parameters
+    ----------
+    spec : Spec
+    cell : Cell
+    task : Task
+    """
+
+    def __init__(self, spec: Spec, cell: Cell, task: Task) -> None:
+        self.spec, self.cell, self.task = spec, cell, task
+        self.model = task.build(cell.norm, cell.seed)
+        self.manifest: Manifest = parse_policy(cell.policy).manifest(self.model)
+        self.initial: State = {
+            name: value.detach().clone() for name, value in self.model.state_dict().items()
+        }
+
+    def fingerprint(self) -> str:
+        """Digest of everything that the cell's numbers depend on, but the machine."""
+        parts = (as_json(self.spec), repr(self.cell), self.manifest.digest(), self.task.digest)
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def state(self) -> State:
+        """Copy of the model's present state."""
+        return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+
+class Site:
+    """One client.
+
+    Parameters
+    ----------
+    learner : Learner
+        Its model is used, and left in any state.
+    client : str
+        A client of the task, or ``UNSEEN``.
+    kept : path
+        Folder of what clients keep for themselves.
+    """
+
+    def __init__(self, learner: Learner, client: str, kept: Path) -> None:
+        self.learner = learner
+        self.client = client
+        self.local = LocalState(kept)
+
+    def train(
+        self,
+        round: int,  # noqa: A002
+        received: State,
+        terms: Terms,
+    ) -> tuple[int, dict[str, float], State]:
+        """Train for a round.
+
+        Parameters
+        ----------
+        round : int
+            From 1.
+        received : dict of str to Tensor
+            What the manifest and the strategy send down.
+        terms : mapping
+            What the strategy asks of clients.
+
+        Returns
+        -------
+        examples : int
+            Rows that were trained on.
+        metrics : dict of str to float
+            ``loss``, ``steps``, ``seconds``, and the counts behind merged statistics.
+        arrays : dict of str to Tensor
+            What the manifest and the strategy send up.
+        """
+        began = time.perf_counter()
+        learner, manifest = self.learner, self.learner.manifest
+        extras, values = _part(received, DOWN)
+        own, kept = _part(self.local.load(self.client, before_round=round) or {}, KEPT)
+        self._load(round, values, kept)
+        manifest.apply_to_training(learner.model, round)
+        trained = train_locally(
+            learner.model,
+            learner.task,
+            self.client,
+            round,
+            learner.cell.seed,
+            learner.spec.training,
+            learner.cell.learning_rate,
+            {**extras, **own},
+            terms,
+            # FedProx holds near the server's weights what the server averages, nothing else.
+            shared=learned(manifest.expected(round)),
+        )
+        after = learner.state()
+        metrics = {"loss": trained.loss, "steps": float(trained.steps)}
+        if manifest.with_fate("merged", round) and trained.examples:
+            counted = client_statistics(learner.model, self._batches(), inputs=learner.task.inputs)
+            after |= counted.state
+            metrics |= counted.metrics()
+        keep = {name: after[name] for name in manifest.kept(round)}
+        keep |= _part(trained.extras, KEPT)[0]
+        if keep:
+            self.local.save(self.client, round, keep)
+        sent = {name: after[name] for name in manifest.sent_up(round)}
+        sent |= _part(trained.extras, UP)[0]
+        metrics["seconds"] = time.perf_counter() - began
+        return trained.examples, metrics, sent
+
+    def evaluate(
+        self,
+        round: int,  # noqa: A002
+        received: State,
+    ) -> dict[str, float]:
+        """Measure the model that a round has made, with what this client has kept of its own.
+
+        Returns
+        -------
+        dict of str to float
+            ``part/metric`` of each part that the client holds.
+        """
+        learner = self.learner
+        _, values = _part(received, DOWN)
+        _, kept = _part(self.local.load(self.client, before_round=round + 1) or {}, KEPT)
+        self._load(round, values, kept)
+        parts = (TEST,) if self.client == UNSEEN else (VALIDATION, TEST)
+        return {
+            f"{part}/{name}": float(value)
+            for part in parts
+            for name, value in learner.task.evaluate(learner.model, self.client, part).items()
+        }
+
+    def _load(self, round: int, values: State, kept: State) -> None:  # noqa: A002
+        learner, manifest = self.learner, self.learner.manifest
+        names = manifest.kept(round)
+        missing = [name for name in names if name not in kept]
+        if missing:
+            kept = {**self._start(round, values, missing), **kept}
+        kept = {name: kept[name] for name in names}
+        state = manifest.client_start(learner.initial, values, kept, round)
+        learner.model.load_state_dict(state)
+
+    def _start(self, round: int, values: State, names: list[str]) -> State:  # noqa: A002
+        """What a client without a past begins with, by the rule of the spec."""
+        learner = self.learner
+        server = {name: values.get(name, learner.initial[name]) for name in names}
+        rule, _, number = learner.spec.participation.start.partition(":")
+        if rule == "server" or not number:
+            return start_local("server", server)
+        # Statistics depend on the weights, so they are measured under those that have come.
+        learner.model.load_state_dict({**learner.initial, **values})
+        batches = self._batches(int(number))
+        try:
+            own = client_statistics(learner.model, batches, inputs=learner.task.inputs)
+        except InputError:
+            return start_local("server", server)  # nothing here has running statistics
+        return start_local(rule, server, own=own, k=int(number))
+
+    def _batches(self, rows: int | None = None) -> list[object]:
+        training = self.learner.spec.training
+        part = TEST if self.client == UNSEEN else TRAIN
+        batches = self.learner.task.batches(self.client, part, training.batch_size, None)
+        if rows is None:
+            return list(batches)
+        return list(islice(batches, max(1, rows // training.batch_size)))
+
+
+def _part(tensors: State, prefix: str) -> tuple[State, State]:
+    """Those of the strategy, whose names begin so, and those of the model."""
+    extras = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return extras, {name: tensor for name, tensor in tensors.items() if name not in extras}

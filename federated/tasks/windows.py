@@ -1,0 +1,157 @@
+"""WindowTask: which windows of a genome carry a label, learnt by clients that hold some each."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import Tensor, nn
+
+from data_tools.errors import MissingFileError
+from federated.partition import Partition
+from federated.tasks.draw import draw_windows
+from federated.tasks.task import TEST, UNSEEN
+from seqnorm.batches import LabelledWindows
+from seqnorm.holdout.windows import WindowSet
+from seqnorm.models import build_model
+from seqnorm.training import predict
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from federated.spec import Spec
+
+__all__ = ["WindowTask"]
+
+
+class WindowTask:
+    """Binary labels of DNA windows, one client's rows at a time.
+
+    Parameters
+    ----------
+    spec : Spec
+    windows : WindowSet
+        Its table has ``client`` and ``part`` beside label and place; see `draw_windows`. First the
+        clients' windows, then those of the site that never trains.
+
+    Notes
+    -----
+    Training batches are shuffled, shifted by up to ``data.jitter`` bases and on a random strand;
+    all others are as stored.
+    """
+
+    metrics = ("auprc", "auroc")
+
+    def __init__(self, spec: Spec, windows: WindowSet) -> None:
+        self.spec, self.windows = spec, windows
+        names = windows.table["client"].to_numpy(dtype=np.str_)
+        self.clients: tuple[str, ...] = tuple(sorted(set(names) - {""}))
+        self._held: dict[tuple[str, str], LabelledWindows] = {}
+
+    @classmethod
+    def prepare(cls, spec: Spec, folder: Path) -> WindowTask:
+        """Draw the windows, and save them and who holds them in the folder ``data``."""
+        drawn = draw_windows(spec)
+        rows = drawn.rows.assign(client=drawn.rows["client"].fillna(""))
+        data = spec.data
+        assert data is not None
+        windows = WindowSet(rows, drawn.codes, data.jitter)
+        drawn.split.save(folder / "data")
+        windows.save(folder / "data" / "windows.npz")
+        return cls(spec, windows)
+
+    @classmethod
+    def load(cls, spec: Spec, folder: Path) -> WindowTask:
+        """Open what :meth:`prepare` saved.
+
+        Raises
+        ------
+        MissingFileError
+            If there is nothing.
+        """
+        path = folder / "data" / "windows.npz"
+        if not path.is_file():
+            raise MissingFileError(f"{path}: no such file; the server's side of the run draws it")
+        return cls(spec, WindowSet.load(path))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of codes, labels, clients and parts."""
+        table = self.windows.table
+        found = hashlib.sha256(self.windows.codes.tobytes())
+        for name in ("label", "client", "part"):
+            found.update("\n".join(table[name].astype(str)).encode())
+        return found.hexdigest()
+
+    def holdings(self, folder: Path) -> pd.DataFrame:
+        """What each client holds, a line a client; see `federated.partition.Partition.table`."""
+        split = Partition.load(folder / "data")
+        return split.table(self.windows.table.iloc[: split.total])
+
+    def build(self, norm: str, seed: int) -> nn.Module:
+        """Make the spec's model; models that differ in norm alone start from equal weights."""
+        return build_model(self.spec.model.name, norm, seed, **self.spec.model.options)
+
+    def rows_of(self, client: str, part: str) -> LabelledWindows:
+        """A client's windows of a part; none where it has none."""
+        key = (client, part)
+        if key not in self._held:
+            table = self.windows.table
+            name = "" if client == UNSEEN else client
+            mine = np.flatnonzero((table["client"] == name) & (table["part"] == part))
+            labels = table["label"].to_numpy(dtype=np.float32)[mine]
+            codes = torch.from_numpy(self.windows.codes[mine])
+            self._held[key] = LabelledWindows(codes, torch.from_numpy(labels), self.windows.margin)
+        return self._held[key]
+
+    def examples(self, client: str, part: str) -> int:
+        """Count the windows of a client's part."""
+        return len(self.rows_of(client, part))
+
+    def batches(
+        self, client: str, part: str, batch_size: int, order: tuple[int, int] | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """One-hot windows (n, 4, width) with labels (n,)."""
+        held = self.rows_of(client, part)
+        if order is None:
+            return held.in_order(batch_size)
+        return held.shuffled(batch_size, *order)
+
+    def inputs(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """The one-hot windows."""
+        return batch[0]
+
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Mean binary cross-entropy."""
+        x, labels = batch
+        logits: Tensor = model(x)
+        return F.binary_cross_entropy_with_logits(logits.reshape(-1), labels)
+
+    def evaluate(self, model: nn.Module, client: str, part: str = TEST) -> dict[str, float]:
+        """Cross-entropy, average precision and AUROC of a client's windows.
+
+        Where all labels are equal the last two are NaN, and where a logit is not finite all three.
+        """
+        held = self.rows_of(client, part)
+        found: dict[str, float] = {"examples": len(held)}
+        nothing: dict[str, Any] = dict.fromkeys(("loss", *self.metrics), math.nan)
+        if not len(held):
+            return found | nothing
+        logits = predict(model, held)
+        if not np.isfinite(logits).all():
+            return found | nothing
+        labels = held.labels.numpy()
+        loss = F.binary_cross_entropy_with_logits(torch.from_numpy(logits), held.labels)
+        found |= nothing | {"loss": loss.item()}
+        if 0 < labels.mean() < 1:
+            found["auprc"] = float(average_precision_score(labels, logits))
+            found["auroc"] = float(roc_auc_score(labels, logits))
+        return found

@@ -1,0 +1,299 @@
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data_tools.errors import InputError
+from federated.local_training import Trained, draw_seed, train_locally
+from federated.policy import parse_policy
+from federated.policy.manifest import State
+from federated.strategies import DOWN, KEPT, UP
+from seqnorm.models import CNN
+
+
+@dataclass(frozen=True)
+class Settings:
+    local_epochs: int = 2
+    batch_size: int = 4
+    optimizer: str = "adamw"
+    weight_decay: float = 0.0
+    momentum: float = 0.0
+    clip: float = 5.0
+
+
+class Rows:
+    """Clients with rows of random DNA; a batch is (sequences, labels)."""
+
+    metrics = ("accuracy",)
+    digest = ""
+
+    def __init__(self, rows: dict[str, int], poison: str = "") -> None:
+        self.rows = rows
+        self.poison = poison
+        self.clients = tuple(sorted(rows))
+
+    def holdings(self, folder: Path) -> pd.DataFrame:
+        return pd.DataFrame()
+
+    def build(self, norm: str, seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return CNN(norm=norm, channels=4, kernel_size=5, inner_kernel_size=3, dropout=0.3)
+
+    def examples(self, client: str, part: str) -> int:
+        return self.rows[client]
+
+    def batches(
+        self, client: str, part: str, batch_size: int, order: tuple[int, int] | None
+    ) -> Iterator[Any]:
+        number = self.rows[client]
+        g = torch.Generator().manual_seed(sum(map(ord, client)))
+        x = F.one_hot(torch.randint(4, (number, 40), generator=g), 4).mT.float()
+        y = (torch.rand(number, generator=g) > 0.5).float()
+        if client == self.poison:
+            y[number // 2] = math.nan
+        places = np.arange(number)
+        if order is not None:
+            np.random.default_rng(order).shuffle(places)
+        for first in range(0, number, batch_size):
+            chosen = torch.from_numpy(places[first : first + batch_size])
+            yield x[chosen], y[chosen]
+
+    def inputs(self, batch: Any) -> Tensor:
+        x: Tensor = batch[0]
+        return x
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        return F.binary_cross_entropy_with_logits(model(batch[0])[:, 0], batch[1])
+
+    def evaluate(self, model: nn.Module, client: str, part: str) -> dict[str, float]:
+        return {}
+
+
+TASK = Rows({"a": 13, "b": 12, "none": 0, "one": 1})
+
+
+def trained(
+    client: str = "a",
+    *,
+    task: Rows = TASK,
+    number: int = 1,
+    seed: int = 0,
+    norm: str = "batch",
+    rate: float = 0.01,
+    extras: State | None = None,
+    terms: dict[str, float | str | bool] | None = None,
+    shared: tuple[str, ...] | None = None,
+    **settings: Any,
+) -> tuple[Trained, State, State]:
+    """What came of a round, and the model's state before and after."""
+    model = task.build(norm, 0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    got = train_locally(
+        model,
+        task,
+        client,
+        number,
+        seed,
+        Settings(**settings),
+        rate,
+        extras or {},
+        terms or {},
+        shared,
+    )
+    return got, before, model.state_dict()
+
+
+def same(one: State, two: State) -> bool:
+    return all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_seed_client_and_round_give_the_bits_whatever_came_before() -> None:
+    first, _, weights = trained()
+    torch.manual_seed(999)
+    torch.rand(7)
+    trained("b", number=5)
+    again, _, weights_again = trained()
+    assert first == again
+    assert same(weights, weights_again)
+
+
+def test_another_seed_or_round_gives_other_bits() -> None:
+    _, _, weights = trained()
+    assert not same(weights, trained(seed=1)[2])
+    assert not same(weights, trained(number=2)[2])
+
+
+def test_dropout_differs_between_clients_with_the_same_rows() -> None:
+    task = Rows({"ab": 12, "ba": 12})
+    assert all(
+        torch.equal(one[0], two[0])
+        for one, two in zip(
+            task.batches("ab", "train", 4, (0, 0)),
+            task.batches("ba", "train", 4, (0, 0)),
+            strict=True,
+        )
+    )
+    assert not same(trained("ab", task=task)[2], trained("ba", task=task)[2])
+
+
+def test_the_callers_random_numbers_go_on_as_if_nobody_had_trained() -> None:
+    model = TASK.build("batch", 0)
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    train_locally(model, TASK, "a", 1, 0, Settings(), 0.1, {}, {})
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_round_goes_over_every_row_once_an_epoch() -> None:
+    got, _, _ = trained("b", local_epochs=3)
+    assert (got.examples, got.steps) == (12, 9)
+    assert math.isfinite(got.loss)
+
+
+def test_later_rounds_see_the_orders_that_one_long_round_would_have_seen() -> None:
+    seen: list[tuple[int, int] | None] = []
+
+    class Watched(Rows):
+        def batches(self, *arguments: Any) -> Iterator[Any]:
+            seen.append(arguments[3])
+            return super().batches(*arguments)
+
+    for number in (1, 2):
+        trained(task=Watched({"a": 8}), number=number, seed=6)
+    assert seen == [(6, 0), (6, 1), (6, 2), (6, 3)]
+
+
+def test_the_last_row_alone_is_left_out_of_an_epoch() -> None:
+    got, _, after = trained("a", local_epochs=1)
+    assert (got.examples, got.steps) == (13, 3)
+    assert after["norms.0.num_batches_tracked"].item() == 3
+
+
+def test_batches_of_one_row_train_where_they_were_asked_for() -> None:
+    got, before, after = trained("a", batch_size=1, local_epochs=1, norm="layer")
+    assert got.steps == 13
+    assert not same(before, after)
+
+
+@pytest.mark.parametrize(("client", "examples"), [("none", 0), ("one", 1)])
+def test_a_client_that_cannot_take_a_step_leaves_the_model_as_it_was(
+    client: str, examples: int
+) -> None:
+    got, before, after = trained(client)
+    assert (got.examples, got.steps) == (examples, 0)
+    assert math.isnan(got.loss)
+    assert same(before, after)
+
+
+def test_a_loss_that_is_not_finite_stops_training_and_is_told() -> None:
+    task = Rows({"a": 12}, poison="a")
+    controls = {f"{DOWN}head.bias": torch.full((1,), 0.1)}
+    got, _, after = trained(task=task, optimizer="sgd", extras=controls, terms={"scaffold": True})
+    assert math.isnan(got.loss)
+    assert got.steps < 3
+    assert all(value.isfinite().all() for value in after.values())
+    assert got.sent[f"{UP}head.bias"].abs().max() == 0
+
+
+def test_what_needs_no_gradient_is_not_touched() -> None:
+    model = TASK.build("batch", 0)
+    frozen = {n for n, _ in model.named_parameters() if n.startswith("convs.0")}
+    for name, p in model.named_parameters():
+        p.requires_grad_(name not in frozen)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    train_locally(model, TASK, "a", 1, 0, Settings(weight_decay=0.5), 0.1, {}, {"mu": 1.0})
+    for name, p in model.named_parameters():
+        assert torch.equal(p, before[name]) == (name in frozen), name
+
+
+def test_a_policy_that_freezes_statistics_keeps_them() -> None:
+    model = TASK.build("batch", 0)
+    parse_policy("fixbn:2").manifest(model).apply_to_training(model, 3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    train_locally(model, TASK, "a", 3, 0, Settings(), 0.1, {}, {})
+    assert torch.equal(model.state_dict()["norms.0.running_mean"], before["norms.0.running_mean"])
+    assert not torch.equal(model.state_dict()["head.weight"], before["head.weight"])
+
+
+@pytest.mark.parametrize("clip", [0.01, 5.0])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sgd_follows_its_formula_with_decay_on_matrices_only(clip: float, momentum: float) -> None:
+    _, _, after = trained(
+        norm="layer", optimizer="sgd", clip=clip, momentum=momentum, weight_decay=0.1, rate=0.1
+    )
+    model = TASK.build("layer", 0)
+    velocity: State = {}
+    model.train()
+    # Dropout's draws are the client's.
+    torch.manual_seed(draw_seed(0, "a", 1))
+    for epoch in (0, 1):
+        for batch in TASK.batches("a", "train", 4, (0, epoch)):
+            if len(batch[0]) == 1:
+                continue
+            named = dict(model.named_parameters())
+            grads = torch.autograd.grad(TASK.loss(model, batch), list(named.values()))
+            norm = torch.sqrt(sum((g.double() ** 2).sum() for g in grads))  # type: ignore[arg-type]
+            scale = min(1.0, clip / (norm.item() + 1e-6))
+            with torch.no_grad():
+                for (name, p), g in zip(named.items(), grads, strict=True):
+                    step = scale * g + (0.1 * p if p.ndim > 1 else 0.0)
+                    velocity[name] = momentum * velocity.get(name, torch.zeros_like(p)) + step
+                    p.sub_(0.1 * velocity[name])
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(after[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_fedprox_holds_only_what_is_shared() -> None:
+    _, before, after = trained(
+        terms={"mu": 1e4}, optimizer="sgd", rate=1e-4, shared=("head.weight",), clip=1e9
+    )
+    _, _, free = trained(optimizer="sgd", rate=1e-4, clip=1e9)
+    for name in before:
+        moved, without = ((state[name] - before[name]).float().norm() for state in (after, free))
+        if name == "head.weight":
+            assert moved < 0.5 * without
+        elif name == "convs.1.weight":
+            assert moved > 0.9 * without
+
+
+def test_controls_turn_only_the_weights_that_they_are_of() -> None:
+    name = "head.bias"
+    extras = {f"{DOWN}{name}": torch.full((1,), 0.2), f"{KEPT}{name}": torch.full((1,), 0.5)}
+    got, before, after = trained(
+        extras=extras, terms={"scaffold": True}, optimizer="sgd", rate=0.1, local_epochs=1
+    )
+    assert set(got.sent) == {f"{UP}{name}"}
+    assert set(got.kept) == {f"{KEPT}{name}"}
+    assert got.extras == {**got.kept, **got.sent}
+    change = (before[name] - after[name]) / (got.steps * 0.1) - 0.2
+    torch.testing.assert_close(got.sent[f"{UP}{name}"], change)
+    torch.testing.assert_close(got.kept[f"{KEPT}{name}"], 0.5 + change)
+
+
+def test_a_control_of_another_model_is_an_error() -> None:
+    with pytest.raises(
+        InputError, match=r"control of head.bias has shape \(2,\), the weight \(1,\)"
+    ):
+        trained(
+            extras={f"{DOWN}head.bias": torch.zeros(2)}, terms={"scaffold": True}, optimizer="sgd"
+        )
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, math.inf, math.nan])
+def test_a_learning_rate_must_be_positive_and_finite(rate: float) -> None:
+    with pytest.raises(InputError, match="learning_rate must be positive and finite"):
+        trained(rate=rate)
+
+
+def test_an_unknown_optimizer_is_an_error() -> None:
+    with pytest.raises(InputError, match="optimizer must be 'adamw' or 'sgd', got 'adam'"):
+        trained(optimizer="adam")
