@@ -16,6 +16,7 @@ DESCRIPTION = """Federated training of genomic models, with a policy for every n
 Examples:
   federated simulate examples/federated_ctcf.toml
   federated simulate examples/federated_ctcf.toml --override training.rounds=2 norms='["batch"]'
+  federated study examples/federated_study.toml
   federated report runs/federated_ctcf
   federated policies
 """
@@ -41,6 +42,42 @@ def simulate(
         override: key=value pairs that replace keys of the spec, as training.rounds=3.
         workers: Federations at a time; one a core unless given. The tables do not depend on it.
     """
+    _run(spec, out, resume, override, workers, study=False)
+
+
+def study(
+    spec: tyro.conf.Positional[Path],
+    out: Path | None = None,
+    resume: bool = False,
+    override: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = (),
+    workers: int | None = None,
+) -> None:
+    """Run norms and policies under every skew and participation of the spec's study.
+
+    Example: federated study examples/federated_study.toml --out runs/study
+
+    A model of all rows, and one of each client's own, are trained for comparison. Ctrl-C stops
+    the run; --resume goes on with it and gives the same bits.
+
+    Args:
+        spec: TOML file that describes the experiment, with a table 'study'.
+        out: Folder of the run; runs/<name of the spec> unless given.
+        resume: Go on with a run that was stopped; begins one where there is none.
+        override: key=value pairs that replace keys of the spec, as training.rounds=3.
+        workers: Federations at a time; one a core unless given. The tables do not depend on it.
+    """
+    _run(spec, out, resume, override, workers, study=True)
+
+
+def _run(
+    spec: Path,
+    out: Path | None,
+    resume: bool,
+    override: tuple[tuple[str, ...], ...],
+    workers: int | None,
+    *,
+    study: bool,
+) -> None:
     from federated.spec import load_spec
 
     overrides = [item for group in override for item in group]
@@ -53,18 +90,18 @@ def simulate(
     _say(f"{loaded.question}\nrun folder: {folder}")
     count = len(os.sched_getaffinity(0)) if workers is None else workers
     try:
-        outcomes = run_spec(loaded, folder, resume=resume, workers=count, say=_say)
+        found = run_spec(loaded, folder, study=study, resume=resume, workers=count, say=_say)
     except KeyboardInterrupt:
-        again = shlex.join(["federated", "simulate", str(spec), "--out", str(folder), "--resume"])
+        command = ["federated", "study" if study else "simulate", str(spec)]
+        again = shlex.join([*command, "--out", str(folder), "--resume"])
         if overrides:
             again += " --override " + shlex.join(overrides)
         _say(f"\nstopped; nothing is lost. Go on with:\n  {again}")
         raise SystemExit(130) from None
-    for cell, outcome in outcomes.items():
+    for _, cell, outcome in found:
         if outcome.stopped:
             _say(f"stopped early: {cell.id}: {outcome.stopped}")
-    page = write_report(folder)
-    _say(f"\ntables: {folder}/*.csv\nreport: {page}")
+    _say(f"\ntables: {folder}/*.csv\nreport: {write_report(folder)}")
 
 
 def report(folder: tyro.conf.Positional[Path]) -> None:
@@ -114,4 +151,4 @@ def _say(line: str) -> None:
 
 def main() -> None:
     """Entry point."""
-    run("federated", DESCRIPTION, (simulate, report, policies, strategies))
+    run("federated", DESCRIPTION, (simulate, study, report, policies, strategies))

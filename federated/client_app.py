@@ -10,6 +10,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from data_tools.errors import InputError
+from federated.faults import crashes, is_late
 from federated.messages import answer, read_order
 from federated.run_config import read_run_config
 from federated.site import Learner, Site
@@ -31,7 +32,10 @@ def train(message: Message, context: Context) -> Message:
     """Train for a round."""
     round_, received, terms = read_order(message)
     site = _site(context)
+    fate = (site.learner.spec.participation, site.learner.cell.seed, site.client, round_)
+    crashes(*fate)
     examples, metrics, arrays = site.train(round_, received, terms)
+    is_late(*fate)
     return Message(answer(site.client, round_, examples, metrics, arrays), reply_to=message)
 
 

@@ -47,6 +47,10 @@ class History:
         line = " ".join(reason.split())[-500:]
         self.events.append({"round": number, "client": client, "event": event, "reason": line})
 
+    def count(self, number: int, event: str) -> int:
+        """Events of a kind in a round."""
+        return sum(e["round"] == number and e["event"] == event for e in self.events)
+
 
 def save_round(folder: Path, tensors: Mapping[str, Tensor], history: History, made_of: str) -> None:
     """Write a checkpoint after a round, in the place of the one before the last.

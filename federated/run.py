@@ -1,33 +1,26 @@
-"""Run every cell of a spec, and write what happened as tables."""
+"""Run one cell of a spec on an engine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 from flwr.app import UserConfig
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
-from data_tools.atomic import write_atomic
-from federated.cell import KEYS, Cell, cells_of
+from federated.cell import Cell
 from federated.client_app import app as client_app
 from federated.engines import run_on
 from federated.history import History
 from federated.messages import TRAIN as ASKED
-from federated.policy import parse_policy
 from federated.run_config import run_config
 from federated.server import Rounds
 from federated.site import Learner
 from federated.spec import Spec
 from federated.tasks.task import TRAIN, Task
 
-__all__ = ["run_cell", "write_manifests", "write_tables"]
-
-ROUNDS = ("train_loss", "sampled", "accepted", "refused", "bytes_up", "bytes_down", "seconds")
+__all__ = ["run_cell"]
 
 
 def run_cell(
@@ -89,53 +82,3 @@ def run_cell(
         sizes=[task.examples(client, TRAIN) for client in task.clients],
         on_reply=replied,
     )
-
-
-def write_tables(
-    spec: Spec, histories: Iterable[tuple[Cell, History]], folder: Path, task: Task
-) -> None:
-    """Write ``clients.csv``, ``rounds.csv`` and ``events.csv``, each whole or not at all.
-
-    Parameters
-    ----------
-    spec : Spec
-    histories : iterable of (Cell, History)
-        In any order: the tables are in the spec's.
-    folder : path
-        Of the run.
-    task : Task
-    """
-    key = [*KEYS, "round"]
-    columns = {
-        "clients": [*key, "client", "part", "examples", "loss", *task.metrics],
-        "rounds": [*key, *ROUNDS],
-        "events": [*key, "client", "event", "reason"],
-    }
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in columns}
-    order = {cell: i for i, cell in enumerate(cells_of(spec))}
-    for cell, history in sorted(histories, key=lambda pair: order[pair[0]]):
-        common = asdict(cell) | {"strategy": spec.strategy.name}
-        for name in columns:
-            rows[name] += [common | row for row in getattr(history, name)]
-    for name, names in columns.items():
-        _write(folder / f"{name}.csv", pd.DataFrame(rows[name], columns=names))
-
-
-def write_manifests(spec: Spec, task: Task, folder: Path) -> None:
-    """Write ``manifests.csv``, which tensor goes where, and ``partition.csv``, who has what."""
-    tables = []
-    for norm in spec.norms:
-        model = task.build(norm, 0)
-        for policy in spec.policies:
-            table = parse_policy(policy).manifest(model).table()
-            table = table.drop(columns="policy", errors="ignore")
-            table.insert(0, "policy", policy)
-            table.insert(0, "norm", norm)
-            tables.append(table)
-    _write(folder / "manifests.csv", pd.concat(tables, ignore_index=True))
-    _write(folder / "partition.csv", task.holdings(folder))
-
-
-def _write(path: Path, table: pd.DataFrame) -> None:
-    # 17 digits hold a double exactly: what is read back is what was computed.
-    write_atomic(path, table.to_csv(index=False, float_format="%.17g", na_rep="nan"))

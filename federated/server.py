@@ -105,7 +105,7 @@ class Rounds:
         content = write_order(number, down, strategy.terms())
         bytes_down = bytes_in(content) * len(chosen)
         replies, up = self._ask(number, TRAIN, chosen, content)
-        accepted, refused = self._guard(number, down, replies, absent)
+        accepted = self._guard(number, down, replies, absent)
         if accepted:
             self._aggregate(number, learnt, accepted)
         self.history.rounds.append(
@@ -116,7 +116,7 @@ class Rounds:
                 ),
                 "sampled": len(chosen),
                 "accepted": len(accepted),
-                "refused": refused,
+                "refused": self.history.count(number, "refused"),
                 "bytes_up": up,
                 "bytes_down": bytes_down,
             }
@@ -170,7 +170,7 @@ class Rounds:
 
     def _guard(
         self, number: int, down: State, replies: list[Reply], absent: Mapping[str, str]
-    ) -> tuple[list[Reply], int]:
+    ) -> list[Reply]:
         for client, why in absent.items():
             self.history.note(number, client, "absent", why)
         minimum = self.learner.spec.participation.minimum
@@ -178,22 +178,34 @@ class Rounds:
         expected = expected | self.strategy.expected(expected)
         guard = Guard(expected, number, reference=down, minimum=0)
         accepted, refused = guard.check([reply for reply in replies if not _idle(reply)])
-        refused += [Refusal(r.client, why) for r in accepted if (why := self.strategy.fault(r))]
-        names = {refusal.client for refusal in refused}
-        accepted = [reply for reply in accepted if reply.client not in names]
+        # Of a reply that came twice one is refused and one stays, so this is by reply, not by name.
+        faults = {reply.client: self.strategy.fault(reply) for reply in accepted}
+        refused += [Refusal(client, fault) for client, fault in faults.items() if fault]
+        accepted = [reply for reply in accepted if not faults[reply.client]]
         for refusal in refused:
             self.history.note(number, refusal.client, "refused", refusal.reason)
         if len(accepted) < minimum:
-            events = [e for e in self.history.events if e["round"] == number]
-            reasons = "; ".join(
-                f"client {e['client']}: {e['event']}, {e['reason']}" for e in events
-            )
-            raise RunStoppedError(
-                f"round {number}: {len(accepted)} usable replies, participation.minimum asks for "
-                f"{minimum} ({reasons or 'no client has training rows'})",
-                self.history,
-            )
-        return accepted, len(refused)
+            self._failed(number, len(accepted))
+            accepted = []
+        return accepted
+
+    def _failed(self, number: int, accepted: int) -> None:
+        """Leave the weights as they are, or stop when that has happened too often."""
+        rules = self.learner.spec.participation
+        in_a_row = 1
+        for row in reversed(self.history.rounds):
+            if row["accepted"] >= rules.minimum:
+                break
+            in_a_row += 1
+        if in_a_row <= rules.failed_rounds:
+            return
+        events = [e for e in self.history.events if e["round"] == number]
+        reasons = "; ".join(f"client {e['client']}: {e['event']}, {e['reason']}" for e in events)
+        raise RunStoppedError(
+            f"round {number}: {accepted} usable replies, participation.minimum asks for "
+            f"{rules.minimum} ({reasons or 'no client has training rows'})",
+            self.history,
+        )
 
     def _aggregate(self, number: int, learnt: Sequence[str], replies: list[Reply]) -> None:
         expected = self.learner.manifest.expected(number)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from federated.run import write_tables
+from federated.results import write_histories
 from federated.run_config import read_run_config
 from federated.server import Rounds
+from federated.setting import Setting
 from federated.site import Learner
 from federated.tasks import open_task, prepare_task
 from seqnorm.runs.record import locked
@@ -32,4 +33,5 @@ def main(grid: Grid, context: Context) -> None:
         learner = Learner(spec, cell, task)
         timeout = spec.training.timeout
         rounds = Rounds(learner, grid, folder / "cells" / cell.id, timeout=timeout)
-        write_tables(spec, [(cell, rounds.run())], folder, task)
+        setting = Setting(spec, folder, {})
+        write_histories([(setting, cell, rounds.run())], folder, task.metrics)

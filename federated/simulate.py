@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from data_tools.errors import InputError
 from federated.cell import Cell, cells_of
 from federated.history import History, read_history
 from federated.policy import parse_policy
-from federated.run import run_cell, write_manifests, write_tables
+from federated.references import Reference, references_of, run_reference
+from federated.results import write_histories, write_premises, write_references
+from federated.run import run_cell
 from federated.server import RunStoppedError
+from federated.setting import Setting, settings_of
 from federated.spec import Spec, as_json, as_toml, data_files, from_json
 from federated.tasks import Task, open_task, prepare_task
 from seqnorm.runs.pool import Pool, report_progress
@@ -21,7 +25,7 @@ from seqnorm.runs.progress import Progress
 from seqnorm.runs.record import Record, locked
 from seqnorm.runs.stopping import faults_in_one_line, termination_as_interrupt
 
-__all__ = ["Outcome", "simulate"]
+__all__ = ["Found", "Outcome", "simulate"]
 
 
 @dataclass
@@ -42,14 +46,18 @@ class Outcome:
     seconds: float = 0.0
 
 
+Found = list[tuple[Setting, Cell, Outcome]]
+
+
 def simulate(
     spec: Spec,
     folder: Path,
     *,
+    study: bool = False,
     resume: bool = False,
     workers: int = 1,
     say: Callable[[str], None] = print,
-) -> dict[Cell, Outcome]:
+) -> Found:
     """Run a spec, or go on with a run that was stopped.
 
     Parameters
@@ -57,6 +65,8 @@ def simulate(
     spec : Spec
     folder : path
         Where everything goes.
+    study : bool
+        Run every setting of the spec's study, and the references; else the spec's own setting.
     resume : bool
         Go on with what the folder holds.
     workers : int
@@ -66,7 +76,7 @@ def simulate(
 
     Returns
     -------
-    dict of Cell to Outcome
+    list of (Setting, Cell, Outcome)
         In the spec's order; also written as tables to the folder.
 
     Raises
@@ -79,23 +89,24 @@ def simulate(
     """
     if workers < 1:
         raise InputError(f"the number of workers must be at least 1, not {workers}")
+    if study and spec.study is None:
+        raise InputError("the spec has no table 'study'; add one, or run: federated simulate")
     with faults_in_one_line(folder), locked(folder), termination_as_interrupt():
-        record = Record.open(
-            folder, spec.name, as_toml(spec), data_files(spec), parts="cells", resume=resume
-        )
+        parts = "settings" if study else "cells"
+        text = as_toml(spec)
+        record = Record.open(folder, spec.name, text, data_files(spec), parts=parts, resume=resume)
         record.begin(workers, spec.training.threads, ("flwr",))
         try:
-            (folder / "data").mkdir(exist_ok=True)
-            task = prepare_task(spec, folder)
-            record.check_windows(task.digest)
-            write_manifests(spec, task, folder)
-            twins = same_runs(spec, task)
-            record.save("running", same_runs={c.id: t.id for c, t in twins.items() if c != t})
             began = time.perf_counter()
-            found = _run_cells(spec, folder, task, twins, workers, say)
-            write_tables(spec, [(cell, o.history) for cell, o in found.items()], folder, task)
+            found = _Schedule(settings_of(spec, folder, study=study), folder, record).run(
+                workers, say
+            )
             record.content["sessions"][-1]["seconds"] = round(time.perf_counter() - began, 1)
-            stopped = {cell.id: o.stopped for cell, o in found.items() if o.stopped}
+            stopped = {
+                str(setting.folder.relative_to(folder) / cell.id): outcome.stopped
+                for setting, cell, outcome in found
+                if outcome.stopped
+            }
             record.save("complete" if not stopped else "stopped", stopped=stopped)
         except KeyboardInterrupt:
             record.save("interrupted")
@@ -107,6 +118,100 @@ def simulate(
         name, reason = next(iter(stopped.items()))
         raise InputError(f"{folder}: no cell could be run to its end; {name}: {reason}")
     return found
+
+
+class _Schedule:
+    """What is run, in worker processes, and what is written of it."""
+
+    def __init__(self, settings: Sequence[Setting], folder: Path, record: Record) -> None:
+        self.settings, self.folder = settings, folder
+        digests = []
+        self.tasks: list[Task] = []
+        for setting in settings:
+            (setting.folder / "data").mkdir(parents=True, exist_ok=True)
+            self.tasks.append(prepare_task(setting.spec, setting.folder))
+            digests.append(self.tasks[-1].digest)
+        record.check_windows(" ".join(digests))
+        write_premises(list(zip(settings, self.tasks, strict=True)), folder)
+        self.twins = same_runs(settings[0].spec, self.tasks[0])
+        alike = {cell.id: twin.id for cell, twin in self.twins.items() if cell != twin}
+        record.save("running", same_runs=alike)
+        self.each = settings[0].spec.training.rounds * len(self.tasks[0].clients)
+        study = settings[0].spec.study
+        self.references: list[tuple[Setting, Reference]] = []
+        if study is not None and study.references and settings[0].keys:
+            self.references = _references(settings)
+
+    def run(self, workers: int, say: Callable[[str], None]) -> Found:
+        """Run what is left, and write the tables, those so far when it is stopped."""
+        cells = list(dict.fromkeys(self.twins.values()))
+        jobs = len(cells) * len(self.settings) + len(self.references)
+        threads = self.settings[0].spec.training.threads
+        outcomes: dict[tuple[str, str], Outcome] = {}
+        rows: list[dict[str, Any]] = []
+        try:
+            with (
+                Progress(self.each * jobs, self.each, "client rounds", say) as progress,
+                Pool(min(workers, jobs), threads, progress.step) as pool,
+            ):
+                for setting in self.settings:
+                    for cell in cells:
+                        pool.submit((setting, cell), _cell_job, *_sent(setting), cell)
+                for setting, reference in self.references:
+                    pool.submit((setting, reference), _reference_job, *_sent(setting), reference)
+                for (setting, what), came in pool.finished():
+                    if isinstance(came, Outcome):
+                        outcomes[str(setting.folder), what.id] = came
+                        said = came.stopped or f"{came.seconds:.0f} s"
+                    else:
+                        rows += [_reference_keys(setting) | row for row in came]
+                        said = "done"
+                    progress.finish(_name(setting.folder, what.id), said)
+        except KeyboardInterrupt:
+            # What is there can be looked at before the run goes on.
+            for setting in self.settings:
+                for cell in cells:
+                    history = read_history(setting.folder / "cells" / cell.id)
+                    outcomes[str(setting.folder), cell.id] = Outcome(history)
+            self._write(outcomes, rows)
+            raise
+        return self._write(outcomes, rows)
+
+    def _write(
+        self, outcomes: Mapping[tuple[str, str], Outcome], rows: list[dict[str, Any]]
+    ) -> Found:
+        found = [
+            (setting, cell, outcomes[str(setting.folder), twin.id])
+            for setting in self.settings
+            for cell, twin in self.twins.items()
+        ]
+        metrics = self.tasks[0].metrics
+        write_histories([(s, cell, o.history) for s, cell, o in found], self.folder, metrics)
+        if self.references:
+            order = [str(column) for column in ("skew", "kind", "norm", "learning_rate", "seed")]
+            rows.sort(key=lambda row: [str(row.get(column)) for column in order])
+            write_references(rows, self.folder, metrics)
+        return found
+
+
+def _references(settings: Sequence[Setting]) -> list[tuple[Setting, Reference]]:
+    """References of each skew: who takes part in a round does not concern them."""
+    first: dict[float | None, Setting] = {}
+    for setting in settings:
+        first.setdefault(setting.keys.get("skew"), setting)
+    return [(s, reference) for s in first.values() for reference in references_of(s.spec)]
+
+
+def _reference_keys(setting: Setting) -> dict[str, float]:
+    return {key: value for key, value in setting.keys.items() if key == "skew"}
+
+
+def _sent(setting: Setting) -> tuple[str, Path]:
+    return as_json(setting.spec), setting.folder
+
+
+def _name(folder: Path, job: str) -> str:
+    return f"{folder.name}/{job}"
 
 
 def same_runs(spec: Spec, task: Task) -> dict[Cell, Cell]:
@@ -138,43 +243,14 @@ def same_runs(spec: Spec, task: Task) -> dict[Cell, Cell]:
     }
 
 
-def _run_cells(
-    spec: Spec,
-    folder: Path,
-    task: Task,
-    twins: Mapping[Cell, Cell],
-    workers: int,
-    say: Callable[[str], None],
-) -> dict[Cell, Outcome]:
-    cells = list(dict.fromkeys(twins.values()))
-    each = spec.training.rounds * len(task.clients)
-    outcomes: dict[Cell, Outcome] = {}
-    try:
-        with (
-            Progress(each * len(cells), each, "client rounds", say) as progress,
-            Pool(min(workers, len(cells)), spec.training.threads, progress.step) as pool,
-        ):
-            for cell in cells:
-                pool.submit(cell, _cell_job, as_json(spec), cell, folder)
-            for cell, outcome in pool.finished():
-                outcomes[cell] = outcome
-                progress.finish(cell.id, outcome.stopped or f"{outcome.seconds:.0f} s")
-    except KeyboardInterrupt:
-        # What is there can be looked at before the run goes on.
-        so_far = [(c, read_history(folder / "cells" / twin.id)) for c, twin in twins.items()]
-        write_tables(spec, so_far, folder, task)
-        raise
-    return {cell: outcomes[twin] for cell, twin in twins.items()}
-
-
-def _cell_job(spec_json: str, cell: Cell, folder: Path) -> Outcome:
-    """What a worker process does."""
+def _cell_job(spec_json: str, folder: Path, cell: Cell) -> Outcome:
+    """What a worker process does for a cell."""
     spec, task = _opened(spec_json, folder)
     outcome = Outcome()
     began, clients = time.perf_counter(), len(task.clients)
 
     def on_reply(rounds: float) -> None:
-        report_progress(cell.id, int(rounds * clients))
+        report_progress(_name(folder, cell.id), int(rounds * clients))
 
     try:
         outcome.history = run_cell(spec, cell, task, folder, on_reply)
@@ -182,6 +258,16 @@ def _cell_job(spec_json: str, cell: Cell, folder: Path) -> Outcome:
         outcome.history, outcome.stopped = error.history, str(error)
     outcome.seconds = time.perf_counter() - began
     return outcome
+
+
+def _reference_job(spec_json: str, folder: Path, reference: Reference) -> list[dict[str, Any]]:
+    """What a worker process does for a reference."""
+    spec, task = _opened(spec_json, folder)
+
+    def on_round(rounds: float) -> None:
+        report_progress(_name(folder, reference.id), int(rounds * len(task.clients)))
+
+    return run_reference(spec, reference, task, folder, on_round)
 
 
 @cache

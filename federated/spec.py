@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -34,6 +34,7 @@ __all__ = [
     "Spec",
     "SpecError",
     "Strategy",
+    "Study",
     "Table",
     "Training",
     "as_json",
@@ -126,6 +127,20 @@ class Partition:
     column: str | None = None
     sites: tuple[str, ...] | None = None
 
+    def with_dial(self, value: float) -> "Partition":
+        """The same scheme with another value of its dial.
+
+        Examples
+        --------
+        >>> Partition("gc_skew", clients=3, rho=0.5).with_dial(0.9).rho
+        0.9
+        """
+        from federated.partition import SCHEMES
+
+        name = SCHEMES[self.scheme].dial_name
+        changed: dict[str, Any] = {} if name is None else {name: value}
+        return replace(self, **changed)
+
     def build(self) -> "AnyScheme":
         """Make the scheme.
 
@@ -201,16 +216,42 @@ class Strategy:
 class Participation:
     """Who takes part in a round.
 
-    A ``fraction`` of the clients is drawn each round; each of these drops out with probability
-    ``dropout``. With fewer than ``minimum`` accepted replies a round changes nothing. ``start``:
-    the local state of a client without a past: ``"server"``, the server's, or ``"adapt:K"``,
-    statistics of K of its own rows without their labels; see `federated.policy.start_local`.
+    A ``fraction`` of the clients is drawn each round. Of these each, with the probability of that
+    name, is away (``dropout``), fails in the middle of the round (``crashes``), or is done too late
+    for its reply to count, though not for what it keeps itself (``stragglers``); all three are
+    functions of seed, round and client. With fewer than ``minimum`` usable replies a round leaves
+    the weights as they are; after more than ``failed_rounds`` of these in a row the run stops.
+    ``start``: the local state of a client without a past: ``"server"``, the server's, or
+    ``"adapt:K"``, statistics of K of its own rows without their labels; see
+    `federated.policy.start_local`.
     """
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     minimum: Count = 1
     start: str = "server"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    crashes: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    stragglers: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    failed_rounds: Annotated[int, Field(ge=0)] = 0
+
+
+@dataclass(frozen=True, config=STRICT)
+class Study:
+    """What ``federated study`` varies beside norms, policies and seeds, and what it compares with.
+
+    Attributes
+    ----------
+    skews
+        Values of the dial of the partition's scheme, such as ``rho`` of ``gc_skew``.
+    participations
+        Values of ``participation.fraction``.
+    references
+        Whether a model of all rows, and one of each client's, are trained too.
+    """
+
+    skews: tuple[float, ...] = ()
+    participations: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
+    references: bool = True
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -231,6 +272,7 @@ class Spec:
     table: Table | None = None
     strategy: Strategy = dataclass_field(default_factory=Strategy)
     participation: Participation = dataclass_field(default_factory=Participation)
+    study: Study | None = None
 
 
 def load_spec(path: str | Path, overrides: Sequence[str] = (), *, runnable: bool = True) -> Spec:

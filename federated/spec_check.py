@@ -43,7 +43,25 @@ def check_spec(spec: Spec) -> None:
     _check_rows(spec)
     _check_training(spec.training, spec.strategy)
     _check_participation(spec.participation, getattr(spec.partition.build(), "clients", None))
+    _check_study(spec)
     _check_policies(spec)
+
+
+def _check_study(spec: Spec) -> None:
+    study = spec.study
+    if study is None:
+        return
+    if not (study.skews or study.participations):
+        raise ValueError("table 'study' varies nothing; give 'skews' or 'participations'")
+    check_once(study__skews=study.skews, study__participations=study.participations)
+    name = spec.partition.build().dial_name
+    if study.skews and name is None:
+        raise ValueError(
+            f"key 'study.skews': scheme '{spec.partition.scheme}' has no dial; leave it out or "
+            "take another scheme"
+        )
+    for skew in study.skews:
+        spec.partition.with_dial(skew).build()
 
 
 def _check_participation(participation: Participation, clients: int | None) -> None:
@@ -187,7 +205,7 @@ def _window_models(spec: Spec) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _table_models(spec: Spec, table: Table) -> Iterator[tuple[str, nn.Module]]:
-    from federated.tasks.linear import linear_model
+    from federated.tasks.linear import Linear
 
     if spec.model.name != LINEAR:
         raise ValueError(
@@ -199,7 +217,7 @@ def _table_models(spec: Spec, table: Table) -> Iterator[tuple[str, nn.Module]]:
         # As many features as suit the norm, where only the file tells how many there are.
         features = len(table.features or ()) or parse_norm(norm).groups or 1
         try:
-            yield norm, linear_model(features, norm, seed=0)
+            yield norm, Linear(features, norm)
         except ValueError as error:
             raise ValueError(f"key 'norms': {error}") from error
 

@@ -63,17 +63,19 @@ class Method:
         return list(product(self.rates, self.etas or (None,)))
 
 
-HEART_RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+HEART_RATES = (0.001, 0.003, 0.01, 0.03, 0.1)
 BRCA_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
 ADAM_RATES = (0.01, 0.03, 0.1)
-ETAS = (0.03, 0.1, 0.3)
+# FLamby's server rates, .01 and .1, are about three of these: its Adam has beta_2 = .999 and no
+# correction of the bias, so that its first step is 3.2 times its rate, and ours (.99) just that.
+HEART_ETAS, BRCA_ETAS = (0.01, 0.03, 0.1), (0.1, 0.3, 1.0)
 FEDADAM, SCAFFOLD = ("strategy.name=fedadam",), ("strategy.name=scaffold",)
 # One "round" of all rows at one place is plain training; FLamby's pooled runs use Adam.
 POOLED = ("training.rounds=1", "training.optimizer=adamw")
 
 METHODS = (
     Method("heart", "FedAvg", Published(0.7480, 0.0268, 0.6850), HEART_RATES, goal=True),
-    Method("heart", "FedAdam", Published(0.7787, 0.0146, 0.7255), ADAM_RATES, ETAS, FEDADAM),
+    Method("heart", "FedAdam", Published(0.7787, 0.0146, 0.7255), ADAM_RATES, HEART_ETAS, FEDADAM),
     Method("heart", "SCAFFOLD", Published(0.7480, 0.0268, 0.6840), HEART_RATES, overrides=SCAFFOLD),
     Method(
         "heart",
@@ -86,7 +88,13 @@ METHODS = (
     ),
     Method("brca", "FedAvg", Published(0.7353, 0.1750, 0.7319), BRCA_RATES),
     Method(
-        "brca", "FedAdam", Published(0.8421, 0.0168, 0.8152), ADAM_RATES, ETAS, FEDADAM, goal=True
+        "brca",
+        "FedAdam",
+        Published(0.8421, 0.0168, 0.8152),
+        ADAM_RATES,
+        BRCA_ETAS,
+        FEDADAM,
+        goal=True,
     ),
     Method("brca", "SCAFFOLD", Published(0.6995, 0.0347, 0.6869), BRCA_RATES, overrides=SCAFFOLD),
     Method(

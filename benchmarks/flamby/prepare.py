@@ -16,6 +16,7 @@ Run it from the repository root::
 
 import argparse
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ HEART_ROWS = {
 
 BRCA_ROWS = ((248, 63), (156, 40), (164, 42), (129, 33), (129, 33), (40, 11))
 """The same, of FLamby's six regions."""
+
+HUNGARIAN = "b59ffc34f6a48c79492f26c0767b322bdc4ff4724482e28457b3cc84c41426fb"
+"""SHA-256 of Hungary's complete rows, ten features each, in the order of UCI's file."""
 
 HEART_SEED = 43  # FLamby's random_state
 TRAIN_FRACTION = 0.66
@@ -60,8 +64,9 @@ def heart(source: Path) -> dict[str, pd.DataFrame]:
         training rows of all sites, which is how FLamby trains on pooled data, and how it makes
         the "Pooled Test" of every method, federated ones as well.
     """
-    table = _read(source / "heart_disease_4sites.csv").drop(columns=["slope", "ca", "thal"])
-    table = table.dropna().reset_index(drop=True)
+    table = _in_order_of_uci(_read(source / "heart_disease_4sites.csv"))
+    table = table.drop(columns=["slope", "ca", "thal"]).dropna().reset_index(drop=True)
+    _check_order(table)
     disease = (table["num"] > 0).astype(int)
     part = pd.Series("train", index=table.index)
     for _, rows in table.groupby("site"):
@@ -99,6 +104,32 @@ def brca(source: Path) -> dict[str, pd.DataFrame]:
     first = joined[["site", "part"]].assign(days=joined["T"], died=joined["E"].astype(int))
     features = joined.drop(columns=["pid", "site", "part", "T", "E"])
     return {"brca": pd.concat([first, features], axis=1)}
+
+
+def _in_order_of_uci(table: pd.DataFrame) -> pd.DataFrame:
+    """Sort Hungary's rows as UCI's processed file has them, since the split goes by place.
+
+    There they are sorted as text, by the five classes of disease and then by the features in their
+    order, a gap being ``-9``; other copies have the order of UCI's raw file. Other sites are alike
+    in both.
+    """
+    hungarian = table["site"] == "hungarian"
+    keys = table.loc[hungarian, ["num", *table.columns.drop(["site", "num"])]]
+    text = keys.map(lambda value: "-9" if pd.isna(value) else f"{value:g}").apply(tuple, axis=1)
+    ordered = table.copy()
+    ordered[hungarian] = table.loc[text.sort_values(kind="stable").index].to_numpy()
+    return ordered.astype(table.dtypes.to_dict())
+
+
+def _check_order(table: pd.DataFrame) -> None:
+    """Compare Hungary's complete rows with those of UCI's file, which FLamby checks by its MD5."""
+    rows = table[table["site"] == "hungarian"].drop(columns=["site", "num"])
+    text = "\n".join(",".join(f"{value:g}" for value in row) for row in rows.to_numpy())
+    if sha256(text.encode()).hexdigest() != HUNGARIAN:
+        raise FormatError(
+            "the rows of site hungarian are not those of UCI's processed.hungarian.data (MD5 "
+            "22e96bee155b5973568101c93b3705f6), so FLamby's split cannot be made of them"
+        )
 
 
 def _heart_test(rows: NDArray[np.int64], disease: "pd.Series[int]") -> NDArray[np.int64]:

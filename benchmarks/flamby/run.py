@@ -29,10 +29,11 @@ from page import results_page
 import federated.flower  # noqa: F401  sets Flower's switches before Flower is imported
 from data_tools.atomic import write_atomic
 from federated.cell import cells_of
+from federated.history import load_round
 from federated.run import run_cell
+from federated.site import Learner
 from federated.spec import Spec, load_spec
 from federated.tasks.table import Held, Rows, TableTask
-from seqnorm.checkpoint import load_checkpoint
 
 HERE = Path(__file__).parent
 SEEDS = (42, 43, 44, 45, 46)  # FLamby's
@@ -78,8 +79,9 @@ def measure(job: Job, data: Path) -> dict[str, float]:
     -------
     dict of str to float
         ``pooled``: over the rows of all clients at once, prepared as FLamby prepares them;
-        ``own``: the same, each client's rows scaled as it scales its own; ``clients``: mean over
-        the clients; ``client/NAME``.
+        ``own``: the same, each client's rows scaled as it scales its own; ``trained``: the one of
+        the two that is scaled as the rows it was trained on; ``client/NAME``: of a client's own
+        rows; ``clients``: the mean of these.
     """
     torch.set_num_threads(1)
     own = rows_of(data / f"{job.method.data}.csv", job.method.data)
@@ -89,13 +91,15 @@ def measure(job: Job, data: Path) -> dict[str, float]:
     if job.fold is not None:
         held, part = with_fold(held, job.fold), "validation"
     model, task = _trained(job, held, data)
-    everyone = np.unique(held.client).tolist()
-    other = with_fold(pooled, job.fold) if job.fold is not None else pooled
+    if job.fold is not None:
+        own, pooled = with_fold(own, job.fold), with_fold(pooled, job.fold)
+    everyone = np.unique(own.client).tolist()
     scores = {
-        "pooled": _score(task, model, other, part, everyone),
-        "own": _score(task, model, held, part, everyone),
+        "pooled": _score(task, model, pooled, part, everyone),
+        "own": _score(task, model, own, part, everyone),
+        "trained": _score(task, model, held, part, np.unique(held.client).tolist()),
     }
-    each = {f"client/{name}": _score(task, model, held, part, [name]) for name in everyone}
+    each = {f"client/{name}": _score(task, model, own, part, [name]) for name in everyone}
     return scores | each | {"clients": float(np.nanmean(list(each.values())))}
 
 
@@ -109,7 +113,8 @@ def _trained(job: Job, held: Held, data: Path) -> tuple[torch.nn.Module, TableTa
         held.save(Path(folder) / "data" / "table.npz")
         task = TableTask(held)
         run_cell(spec, cell, task, Path(folder))
-        saved = load_checkpoint(Path(folder) / "cells" / cell.id / "checkpoint")
+        made_of = Learner(spec, cell, task).fingerprint()
+        saved = load_round(Path(folder) / "cells" / cell.id, made_of)
     assert saved is not None
     model = task.build(cell.norm, cell.seed)
     state = {k.removeprefix("model/"): v for k, v in saved[0].items() if k.startswith("model/")}
@@ -140,8 +145,7 @@ def with_fold(held: Held, fold: int) -> Held:
 def tuned(method: Method, data: Path, pool: ProcessPoolExecutor) -> list[dict[str, Any]]:
     """Cross-validated score of every pair of rates, the best first; of equals the smaller rate."""
     jobs = [Job(method, rate, eta, f, f) for rate, eta in method.grid() for f in range(FOLDS)]
-    # Clients' own scaling: the pooled one is no more than FLamby's way to report.
-    scores = [found["own"] for found in pool.map(measure, jobs, [data] * len(jobs))]
+    scores = [found["trained"] for found in pool.map(measure, jobs, [data] * len(jobs))]
     mean = np.reshape(scores, (-1, FOLDS)).mean(1)
     grid: list[dict[str, Any]] = [
         {"rate": rate, "eta": eta, "score": float(score)}

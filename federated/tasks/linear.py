@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from data_tools.errors import InputError
 from seqnorm import make_norm
 from seqnorm.kinds import parse_norm
 
-__all__ = ["Linear", "linear_model"]
+__all__ = ["Linear"]
 
 
 class Linear(nn.Module):
     """One score a row: a logit, or a log hazard ratio.
+
+    The linear unit begins at 0: without a norm the losses are convex, so that no start is better
+    than that of no effect, and features of any scale begin alike.
 
     Parameters
     ----------
@@ -26,6 +28,12 @@ class Linear(nn.Module):
     ------
     InputError
         For a norm that a row of features does not have.
+
+    Examples
+    --------
+    >>> import torch
+    >>> Linear(3, "batch")(torch.ones(2, 3)).tolist()
+    [0.0, 0.0]
     """
 
     def __init__(self, features: int, norm: str) -> None:
@@ -35,24 +43,11 @@ class Linear(nn.Module):
             raise InputError("norm 'instance' makes every feature of a row 0; choose another")
         self.norm = make_norm(norm, features)
         self.linear = nn.Linear(features, 1)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Turn rows (N, F) into scores (N,)."""
         normalized: Tensor = self.norm(rows[:, :, None])
         scores: Tensor = self.linear(normalized[:, :, 0])
         return scores[:, 0]
-
-
-def linear_model(features: int, norm: str, seed: int) -> Linear:
-    """Make the model, with weights that depend on the seed and the number of features alone.
-
-    Examples
-    --------
-    >>> a, b = (linear_model(3, norm, seed=1) for norm in ("batch", "none"))
-    >>> bool((a.linear.weight == b.linear.weight).all())
-    True
-    """
-    with torch.random.fork_rng(devices=[]):
-        # Unlike torch.manual_seed, this leaves the generators of other devices alone.
-        torch.default_generator.manual_seed(seed)
-        return Linear(features, norm)

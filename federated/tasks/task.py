@@ -11,13 +11,16 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TEST", "TRAIN", "UNSEEN", "VALIDATION", "Batch", "Task"]
+__all__ = ["POOLED", "TEST", "TRAIN", "UNSEEN", "VALIDATION", "Batch", "Task"]
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 """Parts of a client's rows: learnt from, chosen with, reported."""
 
 UNSEEN = "unseen"
 """The site that never trains: it has test rows alone."""
+
+POOLED = "pooled"
+"""All clients together, as if they were one."""
 
 Batch = Any
 """Whatever the task makes of some rows; only the task looks into it."""

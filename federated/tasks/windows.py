@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from data_tools.errors import MissingFileError
 from federated.partition import Partition
 from federated.tasks.draw import draw_windows
-from federated.tasks.task import TEST, UNSEEN
+from federated.tasks.task import POOLED, TEST, UNSEEN
 from seqnorm.batches import LabelledWindows
 from seqnorm.holdout.windows import WindowSet
 from seqnorm.models import build_model
@@ -105,8 +105,10 @@ class WindowTask:
         key = (client, part)
         if key not in self._held:
             table = self.windows.table
+            holder = table["client"].to_numpy(dtype=np.str_)
             name = "" if client == UNSEEN else client
-            mine = np.flatnonzero((table["client"] == name) & (table["part"] == part))
+            its = holder != "" if client == POOLED else holder == name
+            mine = np.flatnonzero(its & (table["part"] == part).to_numpy())
             labels = table["label"].to_numpy(dtype=np.float32)[mine]
             codes = torch.from_numpy(self.windows.codes[mine])
             self._held[key] = LabelledWindows(codes, torch.from_numpy(labels), self.windows.margin)

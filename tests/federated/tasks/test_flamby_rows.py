@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from data_tools.errors import InputError
 from federated.spec import load_spec
 from federated.tasks.table import TableTask
 
@@ -25,12 +26,17 @@ def script(name: str) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    source = os.environ.get("SEQNORM_FED_TABULAR")
-    if source is None:
+def source() -> Path:
+    named = os.environ.get("SEQNORM_FED_TABULAR")
+    if named is None:
         pytest.skip("SEQNORM_FED_TABULAR does not name the folder of FLamby's source files")
+    return Path(named)
+
+
+@pytest.fixture(scope="module")
+def prepared(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("flamby")
-    script("prepare").prepare(Path(source), target)
+    script("prepare").prepare(source, target)
     return target
 
 
@@ -79,3 +85,24 @@ def test_no_patient_of_the_test_is_trained_on(prepared: Path) -> None:
     table = pd.read_csv(prepared / "brca.csv")
     assert len(table) == 1088
     assert table["part"].value_counts().to_dict() == {"train": 866, "test": 222}
+
+
+def test_the_split_does_not_hang_on_the_order_of_the_copy_at_hand(
+    source: Path, prepared: Path, tmp_path: Path
+) -> None:
+    table = pd.read_csv(source / "heart_disease_4sites.csv")
+    hungarian = np.flatnonzero(table["site"] == "hungarian")
+    order = np.arange(len(table))
+    order[hungarian] = hungarian[::-1]
+    table.iloc[order].to_csv(tmp_path / "heart_disease_4sites.csv", index=False)
+    again = script("prepare").heart(tmp_path)["heart"]
+    pd.testing.assert_frame_equal(again, pd.read_csv(prepared / "heart.csv"))
+
+
+def test_other_rows_than_flambys_are_refused(source: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(source / "heart_disease_4sites.csv")
+    at = np.flatnonzero((table["site"] == "hungarian") & table["chol"].notna())[0]
+    table.loc[at, "chol"] += 1
+    table.to_csv(tmp_path / "heart_disease_4sites.csv", index=False)
+    with pytest.raises(InputError, match="site hungarian are not those of UCI"):
+        script("prepare").heart(tmp_path)
