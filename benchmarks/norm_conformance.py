@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -26,25 +25,25 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
-
 import flwr
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid, strategy
-from flwr.supercore.task_identity import TaskIdentity
 from torch import Tensor, nn
 
+from federated.aggregate import aggregate
+from federated.flower import identify
+from federated.guard import Reply
 from federated.policy import (
-    Manifest,
+    POLICIES,
     State,
     client_statistics,
     merge_statistics,
     parse_policy,
     read_counts,
 )
+from federated.strategies import STRATEGY_NAMES, make_strategy
 
 OUT = Path(__file__).with_suffix(".md")
 SITES = ((20, -2.0), (20, 0.0), (20, 2.0), (60, 6.0))  # sequences, mean
@@ -74,28 +73,30 @@ class NoGrid(Grid):
     run = property(_none)
 
 
-@dataclass
 class ByPolicy:
-    """The reference: averages and merges what the manifest says, in float64."""
+    """What a run of this package does: what is learned by a strategy, the rest by the policy."""
 
-    manifest: Manifest
+    def __init__(self, name: str, policy: str) -> None:
+        model = network()
+        self.manifest = parse_policy(policy).manifest(model)
+        self.strategy = make_strategy(name)
+        self.state = dict(model.state_dict())
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord, MetricRecord]:
         """New values of what clients have sent."""
-        contents = [reply.content for reply in replies]
-        states = [
-            dict(content.array_records["arrays"].to_torch_state_dict()) for content in contents
-        ]
-        metrics = [numbers_of(content.metric_records["metrics"]) for content in contents]
-        weights = np.array([m["num-examples"] for m in metrics], dtype=float)
-        new = {
-            name: mean(states, name, weights)
-            for name in self.manifest.with_fate("averaged", server_round)
-        }
-        if self.manifest.with_fate("merged", server_round):
-            new |= merge_statistics(states, [read_counts(m) for m in metrics])
+        expected = self.manifest.expected(server_round)
+        extra = self.strategy.expected(expected)
+        read = []
+        for number, reply in enumerate(replies):
+            arrays = dict(reply.content.array_records["arrays"].to_torch_state_dict())
+            arrays |= {name: torch.zeros(want.shape) for name, want in extra.items()}
+            metrics = numbers_of(reply.content.metric_records["metrics"]) | {"steps": 2.0 + number}
+            size = int(metrics.pop("num-examples"))
+            read.append(Reply(f"client-{number}", server_round, arrays, metrics, size))
+        new = aggregate(self.manifest, self.strategy, server_round, self.state, read)
+        self.state |= new
         return ArrayRecord({n: Array(v.numpy()) for n, v in new.items()}), MetricRecord({})
 
 
@@ -116,7 +117,8 @@ class Seen:
     """What became of one norm tensor over the rounds."""
 
     role: str
-    claim: str
+    claims: set[str] = field(default_factory=set)
+    broken: bool = False
     how: set[str] = field(default_factory=set)
     faults: set[str] = field(default_factory=set)
 
@@ -205,11 +207,12 @@ def conformance(
     model = network()
     manifest = parse_policy(policy).manifest(model)
     entries = {entry.name: entry for entry in manifest.entries if entry.layer}
-    seen = {name: Seen(entry.role, entry.fates[0]) for name, entry in entries.items()}
+    seen = {name: Seen(entry.role) for name, entry in entries.items()}
     subject = make()
     server = {name: value.clone() for name, value in model.state_dict().items()}
     for number in range(1, rounds + 1):
-        names = tuple(server) if policy == "fedavg" else manifest.sent_up(number)
+        knows_none = policy == "fedavg" and not isinstance(subject, ByPolicy)
+        names = tuple(server) if knows_none else manifest.sent_up(number)
         states, metrics = replies_of(number, model, names)
         arrays = ArrayRecord({name: Array(server[name].numpy()) for name in names})
         answers = messages(states, metrics)
@@ -222,13 +225,18 @@ def conformance(
             return seen, f"round {number}: {type(error).__name__}: {told[:90]}"
         # Named by the arrays that went in: Flower loses the keys of arrays that it was not given.
         after = {n: torch.from_numpy(np.array(v.numpy())) for n, v in result.items()}
+        phase = manifest.policy.phase_number(number)
         for name, what in seen.items():
+            claim = entries[name].fates[phase]
+            what.claims.add(claim)
             if name not in names:
                 what.how.add("not sent")
+                what.broken |= claim in ("averaged", "merged")
                 continue
             choices = candidates(name, states, metrics)
-            how, faults = describe(server[name], after[name], choices, what.claim, what.role)
+            how, faults = describe(server[name], after[name], choices, claim, what.role)
             what.how.add(how)
+            what.broken |= how != (claim if claim in ("averaged", "merged") else "as it was")
             what.faults |= faults
         # A torch model takes any type; only the next start then shows what has become of it.
         server |= {name: value.to(server[name].dtype) for name, value in after.items()}
@@ -238,14 +246,13 @@ def conformance(
 
 
 def verdict(what: Seen, learned_may_step: bool) -> str:
-    """Whether a tensor met the fate that the policy claims for it."""
+    """Whether a tensor met the fate that the policy claims for it, in every round."""
     if what.faults:
         return "**no**"
-    if what.claim in ("averaged", "merged"):
-        kept = what.how == {what.claim}
-        stepped = learned_may_step and what.role in ("gamma", "beta")
-        return "yes" if kept else "by its rule" if stepped else "**no**"
-    return "yes" if what.how <= {"not sent", "as it was"} else "**no**"
+    if not what.broken:
+        return "yes"
+    stepped = learned_may_step and what.role in ("gamma", "beta") and what.claims == {"averaged"}
+    return "by its rule" if stepped else "**no**"
 
 
 Case = tuple[str, str, bool, Callable[[], Any]]
@@ -254,13 +261,10 @@ Case = tuple[str, str, bool, Callable[[], Any]]
 def cases() -> list[Case]:
     """Name, policy that is claimed, whether learned weights follow another rule, constructor."""
 
-    def ours(policy: str) -> Callable[[], ByPolicy]:
-        return lambda: ByPolicy(parse_policy(policy).manifest(network()))
+    def ours(name: str, policy: str) -> Case:
+        stepped = name not in ("fedavg", "fedprox")
+        return (f"`{name}` here", policy, stepped, lambda: ByPolicy(name, policy))
 
-    reference: list[Case] = [
-        (f"reference, {policy}", policy, False, ours(policy))
-        for policy in ("silobn", "fedbn", "moment_merge")
-    ]
     return [
         ("FedAvg", "fedavg", False, strategy.FedAvg),
         ("FedAvgM", "fedavg", True, lambda: strategy.FedAvgM(server_momentum=0.9)),
@@ -271,48 +275,62 @@ def cases() -> list[Case]:
         ("FedTrimmedAvg", "fedavg", True, lambda: strategy.FedTrimmedAvg(beta=0.25)),
         ("Krum", "fedavg", True, lambda: strategy.Krum(num_malicious_nodes=1)),
         ("QFedAvg", "fedavg", True, lambda: strategy.QFedAvg(client_learning_rate=0.1)),
-        *reference,
+        *[ours(name, "fedavg") for name in STRATEGY_NAMES],
+        *[ours("fedavg", p.replace("10", "3")) for p in POLICIES if p != "fedavg"],
+        *[ours("fedadam", policy) for policy in ("silobn", "moment_merge")],
     ]
 
 
 LAYERS = {"1": "BatchNorm", "3": "GroupNorm"}
 
 
+COLUMNS = (
+    ("BatchNorm", ("gamma", "beta")),
+    ("BatchNorm", ("mean", "variance")),
+    ("BatchNorm", ("counter",)),
+    ("GroupNorm", ("gamma", "beta")),
+)
+
+
 def rows_of(case: Case) -> list[str]:
-    """One row of Markdown for each norm tensor that a strategy treated, and for a crash."""
+    """A row of Markdown for what a strategy made of the norm tensors."""
     name, policy, may_step, make = case
     seen, crash = conformance(make, policy)
-    rows = []
-    for tensor, what in seen.items():
-        if crash and not what.how:
-            continue
-        layer = LAYERS[tensor.partition(".")[0]]
-        how = ", ".join(sorted(what.how)) or "-"
-        faults = ", ".join(sorted(what.faults)) or "-"
-        said = verdict(what, may_step)
-        rows.append(
-            f"| {name} | {layer} | {what.role} | {what.claim} | {how} | {faults} | {said} |"
-        )
     if crash:
-        rows.append(f"| {name} | | | | | {crash.replace('|', '/')} | **crashed** |")
-    return rows
+        return [f"| {name} | {policy} | | | | | {crash.replace('|', '/')} | **crashed** |"]
+    cells, faults, said = [], set(), set()
+    for layer, roles in COLUMNS:
+        some = [
+            what
+            for tensor, what in seen.items()
+            if LAYERS[tensor.partition(".")[0]] == layer and what.role in roles
+        ]
+        claims = set().union(*(what.claims for what in some))
+        became = sorted(set().union(*(what.how for what in some)))
+        cells.append(f"{', '.join(sorted(claims))}: {', '.join(became) or '-'}")
+        faults |= {f"{what.role} {fault}" for what in some for fault in what.faults}
+        said |= {verdict(what, may_step) for what in some}
+    worst = next(word for word in ("**no**", "by its rule", "yes") if word in said)
+    told = "; ".join(sorted(faults)) or "-"
+    return [f"| {name} | {policy} | {' | '.join(cells)} | {told} | {worst} |"]
 
 
 HEADER = """# What strategies do to normalization layers
 
 Written by `python benchmarks/norm_conformance.py`: {rounds} rounds of made replies of
 {clients} clients of different size and means, a model with a BatchNorm and a GroupNorm. *Claim* is
-what the policy says of the tensor (for strategies that know no policy: `fedavg`, everything in the
-`state_dict` is handed to them), *became* what it was in some round, to a relative {exact:g};
-"something else" is none of: the mean weighted by examples, the mean without weights, the median,
-the trimmed mean, one client's, the merge by the law of total variance. *Held* is "by its rule"
-where a server optimizer or a robust mean moves what is learned: that is its purpose. Statistics and
-counters are no weights, and no such rule is meant for them.
+what the policy says of the tensor, before the colon (for strategies that know no policy: `fedavg`, everything in the
+`state_dict` is handed to them), after the colon stands what it became in some round, to a relative
+{exact:g}; "something else" is none of: the mean weighted by examples, the mean without weights, the
+median, the trimmed mean, one client's, the merge by the law of total variance. *Held* is "by its
+rule" where a server optimizer or a robust mean moves what is learned: that is its purpose.
+Statistics and counters are no weights, and no such rule is meant for them. Flower's strategies stand first, as
+Flower calls them; then ("here") each strategy and policy of this package.
 
 flwr {flwr}, torch {torch}.
 
-| strategy | layer | tensor | claim | became | fault | held |
-|---|---|---|---|---|---|---|
+| strategy | policy | BatchNorm: learned | statistics | counter | GroupNorm | fault | held |
+|---|---|---|---|---|---|---|---|
 """
 
 
@@ -323,8 +341,7 @@ def main() -> None:
     parser.add_argument("--policy", default="fedavg", help="the policy that it claims")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    # Messages of Flower ask who makes them.
-    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
+    identify()
     warnings.simplefilter("ignore")
     logging.getLogger("flwr").setLevel(logging.CRITICAL)
     if chosen.strategy:

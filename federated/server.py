@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from data_tools.errors import InputError
+from federated.aggregate import aggregate
 from federated.guard import Guard, Refusal, Reply
 from federated.history import History, load_round, save_round
 from federated.messages import EVALUATE, HELLO, TRAIN, bytes_in, read_reply, write_order
-from federated.policy import State, merge_statistics, read_counts
+from federated.policy import State
 from federated.site import Learner, Site
-from federated.strategies import UP, Strategy, learned, make_strategy, mean_by_examples
+from federated.strategies import Strategy, learned, make_strategy
 from federated.tasks.task import TEST, UNSEEN, VALIDATION
 
 __all__ = ["Rounds", "RunStoppedError"]
@@ -107,7 +108,7 @@ class Rounds:
         replies, up = self._ask(number, TRAIN, chosen, content)
         accepted = self._guard(number, down, replies, absent)
         if accepted:
-            self._aggregate(number, learnt, accepted)
+            self.state |= aggregate(manifest, strategy, number, self.state, accepted)
         self.history.rounds.append(
             {
                 "round": number,
@@ -206,32 +207,6 @@ class Rounds:
             f"{rules.minimum} ({reasons or 'no client has training rows'})",
             self.history,
         )
-
-    def _aggregate(self, number: int, learnt: Sequence[str], replies: list[Reply]) -> None:
-        expected = self.learner.manifest.expected(number)
-        parts = [
-            Reply(
-                reply.client,
-                reply.round,
-                {
-                    name: value
-                    for name, value in reply.arrays.items()
-                    if name in learnt or name.startswith(UP)
-                },
-                reply.metrics,
-                reply.examples,
-            )
-            for reply in replies
-        ]
-        before = {name: self.state[name] for name in learnt}
-        after = dict(self.strategy.aggregate(number, before, parts))
-        merged = [name for name, e in expected.items() if e.layer is not None]
-        if merged:
-            states = [{name: reply.arrays[name] for name in merged} for reply in replies]
-            counts = [read_counts(reply.metrics) for reply in replies]
-            after |= merge_statistics(states, counts, [reply.client for reply in replies])
-        rest = [name for name in expected if name not in learnt and name not in merged]
-        self.state |= after | mean_by_examples(replies, rest)
 
     def _evaluate(self, number: int) -> None:
         down = {name: self.state[name] for name in self.learner.manifest.sent_down(number)}

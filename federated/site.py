@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
+from collections.abc import Collection
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from data_tools.errors import InputError
 from federated.cell import Cell
-from federated.local_training import train_locally
+from federated.local_training import Trained, train_locally
 from federated.policy import (
     LocalState,
     Manifest,
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from federated.spec import Spec
     from federated.tasks.task import Task
 
-__all__ = ["Learner", "Site"]
+__all__ = ["Begun", "Learner", "Site"]
 
 
 class Learner:
@@ -56,6 +58,24 @@ class Learner:
     def state(self) -> State:
         """Copy of the model's present state."""
         return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+
+class Begun(NamedTuple):
+    """With what a client begins to train in a round.
+
+    Attributes
+    ----------
+    state : dict of str to Tensor
+        Of the whole model.
+    extras : dict of str to Tensor
+        The strategy's, those that were sent and the client's own.
+    shared : collection of str
+        To which FedProx's term is confined.
+    """
+
+    state: State
+    extras: State
+    shared: Collection[str]
 
 
 class Site:
@@ -103,11 +123,8 @@ class Site:
             What the manifest and the strategy send up.
         """
         began = time.perf_counter()
-        learner, manifest = self.learner, self.learner.manifest
-        extras, values = _part(received, DOWN)
-        own, kept = _part(self.local.load(self.client, before_round=round) or {}, KEPT)
-        self._load(round, values, kept)
-        manifest.apply_to_training(learner.model, round)
+        learner, start = self.learner, self.begin(round, received)
+        learner.model.load_state_dict(start.state)
         trained = train_locally(
             learner.model,
             learner.task,
@@ -116,25 +133,66 @@ class Site:
             learner.cell.seed,
             learner.spec.training,
             learner.cell.learning_rate,
-            {**extras, **own},
+            start.extras,
             terms,
-            # FedProx holds near the server's weights what the server averages, nothing else.
-            shared=learned(manifest.expected(round)),
+            shared=start.shared,
         )
-        after = learner.state()
+        metrics, sent = self.finish(round, trained, learner.state())
+        metrics["seconds"] = time.perf_counter() - began
+        return trained.examples, metrics, sent
+
+    def begin(self, round: int, received: State) -> Begun:  # noqa: A002
+        """Put together with what the client trains; the model is made to train so, not loaded.
+
+        Parameters
+        ----------
+        round : int
+        received : dict of str to Tensor
+            As for :meth:`train`.
+        """
+        manifest = self.learner.manifest
+        extras, values = _part(received, DOWN)
+        own, kept = _part(self.local.load(self.client, before_round=round) or {}, KEPT)
+        state = self._state(round, values, kept)
+        manifest.apply_to_training(self.learner.model, round)
+        # FedProx holds near the server's weights what the server averages, nothing else.
+        return Begun(state, {**extras, **own}, learned(manifest.expected(round)))
+
+    def finish(
+        self,
+        round: int,  # noqa: A002
+        trained: Trained,
+        after: State,
+    ) -> tuple[dict[str, float], State]:
+        """Keep what is the client's own of what training has come to; the rest is to be sent.
+
+        Parameters
+        ----------
+        round : int
+        trained : Trained
+        after : dict of str to Tensor
+            State of the whole model.
+
+        Returns
+        -------
+        metrics, arrays : dict
+            As of :meth:`train`, but ``seconds``, which only the caller knows.
+        """
+        learner, manifest = self.learner, self.learner.manifest
         metrics = {"loss": trained.loss, "steps": float(trained.steps)}
         if manifest.with_fate("merged", round) and trained.examples:
+            learner.model.load_state_dict(after)
             counted = client_statistics(learner.model, self._batches(), inputs=learner.task.inputs)
-            after |= counted.state
+            after = after | counted.state
             metrics |= counted.metrics()
         keep = {name: after[name] for name in manifest.kept(round)}
         keep |= _part(trained.extras, KEPT)[0]
-        if keep:
+        # A loss that is not finite leaves a model half trained, with statistics of NaN: what the
+        # client had before stays. (Where no step was taken, there is nothing new to keep.)
+        if keep and math.isfinite(trained.loss):
             self.local.save(self.client, round, keep)
         sent = {name: after[name] for name in manifest.sent_up(round)}
-        sent |= _part(trained.extras, UP)[0]
-        metrics["seconds"] = time.perf_counter() - began
-        return trained.examples, metrics, sent
+        return metrics, sent | _part(trained.extras, UP)[0]
 
     def evaluate(
         self,
@@ -151,7 +209,7 @@ class Site:
         learner = self.learner
         _, values = _part(received, DOWN)
         _, kept = _part(self.local.load(self.client, before_round=round + 1) or {}, KEPT)
-        self._load(round, values, kept)
+        learner.model.load_state_dict(self._state(round, values, kept))
         parts = (TEST,) if self.client == UNSEEN else (VALIDATION, TEST)
         return {
             f"{part}/{name}": float(value)
@@ -159,15 +217,15 @@ class Site:
             for name, value in learner.task.evaluate(learner.model, self.client, part).items()
         }
 
-    def _load(self, round: int, values: State, kept: State) -> None:  # noqa: A002
+    def _state(self, round: int, values: State, kept: State) -> State:  # noqa: A002
+        """The whole model's, of what has come and what the client has."""
         learner, manifest = self.learner, self.learner.manifest
         names = manifest.kept(round)
         missing = [name for name in names if name not in kept]
         if missing:
             kept = {**self._start(round, values, missing), **kept}
         kept = {name: kept[name] for name in names}
-        state = manifest.client_start(learner.initial, values, kept, round)
-        learner.model.load_state_dict(state)
+        return manifest.client_start(learner.initial, values, kept, round)
 
     def _start(self, round: int, values: State, names: list[str]) -> State:  # noqa: A002
         """What a client without a past begins with, by the rule of the spec."""

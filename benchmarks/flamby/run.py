@@ -23,7 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from methods import METHODS, Method
+from methods import ADAM_CONSTANTS, METHODS, Method
 from page import results_page
 
 import federated.flower  # noqa: F401  sets Flower's switches before Flower is imported
@@ -60,7 +60,10 @@ class Job:
             f"training.seeds=[{self.seed}]",
         ]
         if self.eta is not None:
-            overrides.append(f"strategy.options={{eta={self.eta}}}")
+            overrides += [
+                f"strategy.options.{key}={value}" for key, value in ADAM_CONSTANTS.items()
+            ]
+            overrides.append(f"strategy.options.eta={self.eta}")
         return load_spec(HERE / f"{self.method.data}.toml", overrides)
 
 

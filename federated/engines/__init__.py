@@ -1,4 +1,7 @@
-"""Where clients run: in this process, in workers, in Ray's actors. The bits are the same."""
+"""Where clients run: in this process, in workers, in Ray's actors, or trained together.
+
+The bits are the same, but of clients that are trained together: these agree to rounding.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ __all__ = ["ENGINES", "run_on"]
 ENGINES = {
     "in-process": "one client after the other in this process; nothing to start",
     "workers": "clients in processes that stay; all cores, and a client that hangs is ended",
+    "vectorized": "small models of many clients trained as one stack, in this process",
     "ray": "Flower's simulation on Ray, for a cluster",
 }
 """Engines, and what each is for."""
@@ -76,6 +80,10 @@ def run_on(
 
         with WorkerGrid(app, nodes, run_config, workers, sizes, on_reply) as grid:
             return body(grid)
+    if engine == "vectorized":
+        from federated.engines.vectorized import VectorizedGrid
+
+        return body(VectorizedGrid(app, nodes, run_config, on_reply))
     if engine == "ray":
         from federated.engines.ray import run_in_ray
 

@@ -16,7 +16,7 @@ from flwr.serverapp import Grid
 
 from federated.flower import CLIENT_APP_RAISED, Run, empty_run, identify
 
-__all__ = ["InProcessGrid", "OnReply"]
+__all__ = ["InProcessGrid", "OnReply", "error_reply"]
 
 RUN_ID = 1
 
@@ -126,5 +126,10 @@ class InProcessGrid(Grid):
         try:
             return self._app(message, self._contexts[message.metadata.dst_node_id])
         except Exception as error:
-            reason = "".join(traceback.format_exception_only(error)).strip()
-            return Message(Error(CLIENT_APP_RAISED, reason), reply_to=message)
+            return error_reply(message, error)
+
+
+def error_reply(message: Message, error: Exception) -> Message:
+    """Answer that a client has raised something."""
+    reason = "".join(traceback.format_exception_only(error)).strip()
+    return Message(Error(CLIENT_APP_RAISED, reason), reply_to=message)

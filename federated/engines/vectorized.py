@@ -1,477 +1,193 @@
-"""Clients trained together: their weights stacked, one call of each operation for all of them.
+"""Clients in this process whose rounds are trained together: many clients of a small model.
 
-A small model's step is mostly the cost of calling its operations, and a federated round takes it
-once for every client and batch. Here the clients of a cell go in lock step: ``torch.func.vmap``
-runs the model over a leading axis of clients, each with its own weights, buffers and batch, and
-the optimizer's formulas work on the stacked weights. Batches, their order, and what a strategy
-adds are those of :func:`federated.local_training.train_locally`; sums are taken in another order,
-so results agree to rounding and not in their bits. (Where a gradient is rounding and nothing else,
-as that of a bias before BatchNorm, AdamW makes whole steps of it; no output depends on them.)
+What is asked and answered, and what clients keep on disk, is as in `InProcessGrid`; training alone
+differs (:mod:`federated.engines.together`).
 
-Clients whose batches have one shape at a step take it together. One whose batches are used up, or
-whose loss was not finite, stays as it is while the others go on.
+Results equal those of the other engines within float noise, not bit for bit: FIGURE.
+Clients go in cohorts that seed and round decide, so that the same spec gives the same bits
+again, and also when a run was stopped and has gone on.
 """
 
 from __future__ import annotations
 
-import math
+import time
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-from torch.func import functional_call, vmap
-from torch.nn.modules.dropout import _DropoutNd
-from torch.utils import _pytree as pytree
+from flwr.app import Message, UserConfig
+from flwr.clientapp import ClientApp
 
-import seqnorm
 from data_tools.errors import InputError
-from federated.local_training import LocalSettings, Trained, batches_of_round, check_local
-from federated.policy.manifest import State
-from federated.strategies.drift import Drift
-from federated.strategies.strategy import Terms
+from federated import client_app
+from federated.engines.in_process import InProcessGrid, OnReply, error_reply
+from federated.engines.together import cohorts_of, train_together, why_not
+from federated.faults import crashes, is_late
+from federated.local_training import Trained
+from federated.messages import TRAIN, answer, read_order
+from federated.policy import State
+from federated.site import Begun, Site
+from federated.strategies import Terms
 
 if TYPE_CHECKING:
-    from federated.tasks.task import Task
+    from federated.spec import Participation
 
-__all__ = ["train_together", "why_not"]
-
-AT_ONCE = 64
-"""Most clients in one call: beyond some dozens only the memory grows."""
-
-_BETA_1, _BETA_2, _EPS = 0.9, 0.999, 1e-8
-"""AdamW's, torch's defaults."""
-
-_Group = tuple[list[int], list[Any], int]
-"""Places of the clients of a call, their batches, and the rows of each batch."""
+__all__ = ["VectorizedGrid"]
 
 
-def train_together(
-    model: nn.Module,
-    task: Task,
-    clients: Sequence[str],
-    round: int,  # noqa: A002
-    seed: int,
-    training: LocalSettings,
-    learning_rate: float,
-    starts: Sequence[State],
-    extras: Sequence[Mapping[str, Tensor]],
-    terms: Terms,
-    shared: Collection[str] | None = None,
-) -> list[tuple[Trained, State]]:
-    """Train a model for one round on each of several clients.
+class VectorizedGrid(InProcessGrid):
+    """Flower's grid over clients of `federated.client_app`, which train together.
+
+    Where they cannot, they train one after the other, and a warning says once why.
 
     Parameters
     ----------
-    model : torch.nn.Module
-        After :meth:`federated.policy.Manifest.apply_to_training`. Left in any state.
-    task : Task
-    clients : sequence of str
-    round : int
-        Counted from 1.
-    seed : int
-        Of the order of the rows.
-    training : LocalSettings
-    learning_rate : float
-    starts : sequence of dict
-        State of the model with which each client starts.
-    extras : sequence of mapping
-        The strategy's tensors for each client, as for ``train_locally``.
-    terms : mapping
-        Of :meth:`federated.strategies.Strategy.terms`.
-    shared : collection of str, optional
-        To which FedProx's term is confined.
-
-    Returns
-    -------
-    list of (Trained, dict)
-        For each client, in their order, what ``train_locally`` returns, and the model's state
-        after it; equal to it up to rounding in the model's type.
-
-    Raises
-    ------
-    InputError
-        As ``train_locally``, or if the numbers of clients, starts and extras differ.
-
-    Notes
-    -----
-    Ask :func:`why_not` first. Memory grows with the clients of a call: 64 at most.
+    app, nodes, run_config, on_reply
+        As for `InProcessGrid`.
     """
-    check_local(training, terms, learning_rate)
-    if not len(clients) == len(starts) == len(extras):
-        raise InputError(
-            f"there are {len(clients)} clients, {len(starts)} starts and {len(extras)} extras; "
-            "give one of each for every client"
-        )
-    # Clients of a like number of batches together, so that few wait for one.
-    order = sorted(range(len(clients)), key=lambda i: (-task.examples(clients[i], "train"), i))
-    done: dict[int, tuple[Trained, State]] = {}
-    for first in range(0, len(order), AT_ONCE):
-        chosen = order[first : first + AT_ONCE]
-        runs = [
-            _Run(
-                task.examples(clients[i], "train"),
-                batches_of_round(task, clients[i], round, seed, training),
-                starts[i],
-                _drift(model, starts[i], extras[i], terms, shared),
-            )
-            for i in chosen
-        ]
-        done |= zip(
-            chosen, _Cohort(model, task, runs, training, learning_rate).train(), strict=True
-        )
-    return [done[i] for i in range(len(clients))]
-
-
-def why_not(
-    model: nn.Module,
-    task: Task,
-    clients: Sequence[str],
-    training: LocalSettings,
-    terms: Terms,
-) -> str:
-    """Why clients cannot be trained together; empty if they can.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        After :meth:`federated.policy.Manifest.apply_to_training`.
-    task : Task
-    clients : sequence of str
-        Of them the first that has a batch is tried.
-    training : LocalSettings
-    terms : mapping
-        Of :meth:`federated.strategies.Strategy.terms`. Every strategy's can be had.
-
-    Returns
-    -------
-    str
-        The reason in a line.
-
-    Notes
-    -----
-    Two copies of the first batch are run forward and back, since nothing but a trial tells what a
-    model's operations make of a stack of weights. The model's state is not changed.
-    """
-    for name, module in model.named_modules():
-        if _draws(module):
-            return (
-                f"{name or 'the model'} ({type(module).__name__}) draws random numbers, of which "
-                "each client has its own sequence; train with dropout 0 or one after the other"
-            )
-    batches = (b for c in clients if task.examples(c, "train") for b in _first(task, c, training))
-    batch = next(batches, None)
-    if batch is None:
-        return ""
-    start = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    drift = Drift.of(model, {}, {}, None)
-    runs = [_Run(0, iter(()), start, drift) for _ in range(2)]
-    mode = model.training
-    try:
-        model.train()
-        cohort = _Cohort(model, task, runs, training, 1.0)
-        if reason := _unfit(batch):
-            return reason
-        cohort.gradients(None, [batch, batch])
-    except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return f"the model or its loss cannot be run over stacked weights: {line}"
-    finally:
-        model.train(mode)
-    return ""
-
-
-def _first(task: Task, client: str, training: LocalSettings) -> Iterator[Any]:
-    for batch, _ in batches_of_round(task, client, 1, 0, training):
-        yield batch
-        return
-
-
-def _draws(module: nn.Module) -> bool:
-    if isinstance(module, _DropoutNd):
-        return module.p > 0
-    if isinstance(module, nn.MultiheadAttention | nn.RNNBase):
-        return float(module.dropout) > 0
-    return isinstance(module, nn.RReLU)
-
-
-def _unfit(batch: Any) -> str:
-    leaves = pytree.tree_leaves(batch)
-    if any(isinstance(leaf, Tensor) for leaf in leaves):
-        return ""
-    return f"a batch is {type(batch).__name__}, not a tensor or a tuple, list or dict of tensors"
-
-
-def _drift(
-    model: nn.Module,
-    start: State,
-    extras: Mapping[str, Tensor],
-    terms: Terms,
-    shared: Collection[str] | None,
-) -> Drift:
-    model.load_state_dict(start)
-    return Drift.of(model, extras, terms, shared)
-
-
-@dataclass
-class _Run:
-    """One client on its way through the round.
-
-    Attributes
-    ----------
-    examples : int
-    batches : iterator of (batch, size)
-    start : dict of str to Tensor
-    drift : Drift
-    total, seen, steps : float, int, int
-        Of the loss, over the rows that were shown.
-    failed : float, optional
-        The loss that was not finite.
-    """
-
-    examples: int
-    batches: Iterator[tuple[Any, int]]
-    start: State
-    drift: Drift
-    total: float = 0.0
-    seen: int = 0
-    steps: int = 0
-    failed: float | None = None
-
-    def draw(self) -> tuple[Any, int] | None:
-        """The next batch, if there is one to be trained on."""
-        if self.failed is not None or not self.examples:
-            return None
-        return next(self.batches, None)
-
-    def result(self, learning_rate: float) -> Trained:
-        """What the client sends; its weights have to be in the model."""
-        if self.failed is not None:
-            controls = self.drift.controls(0, learning_rate)
-            return Trained(self.examples, self.steps, self.failed, *controls)
-        loss = self.total / self.seen if self.seen else math.nan
-        return Trained(
-            self.examples, self.steps, loss, *self.drift.controls(self.steps, learning_rate)
-        )
-
-
-class _Loss(nn.Module):
-    """The task's loss as a module, so that the model's weights can be given to it."""
-
-    def __init__(self, model: nn.Module, task: Task) -> None:
-        super().__init__()
-        self.model = model
-        self.task = task
-
-    def forward(self, batch: Any) -> Tensor:
-        return self.task.loss(self.model, batch)
-
-
-class _Cohort:
-    """Clients in lock step; every tensor of the model, stacked over them."""
 
     def __init__(
         self,
-        model: nn.Module,
-        task: Task,
-        runs: Sequence[_Run],
-        training: LocalSettings,
-        learning_rate: float,
+        app: ClientApp,
+        nodes: Sequence[UserConfig],
+        run_config: UserConfig,
+        on_reply: OnReply = lambda kind, done, of: None,
     ) -> None:
-        self.model, self.runs = model, runs
-        self.training, self.rate = training, learning_rate
-        self.loss = _Loss(model, task)
-        named = dict(model.named_parameters())
-        self.learned = {name for name, p in named.items() if p.requires_grad}
-        self.weights = {name: _stacked(runs, name, p) for name, p in named.items()}
-        self.buffers = {name: _stacked(runs, name, b) for name, b in model.named_buffers()}
-        self.first = {name: torch.zeros_like(self.weights[name]) for name in self.learned}
-        self.second = {name: torch.zeros_like(value) for name, value in self.first.items()}
-        if training.optimizer != "adamw":
-            self.second = {}
-        some = runs[0].drift
-        if any(set(run.drift.corrected) != set(some.corrected) for run in runs):
-            raise InputError("the server's controls are of other weights for some clients")
-        self.held = {n: torch.stack([run.drift.start[n] for run in runs]) for n in some.held}
-        self.turn = {
-            n: torch.stack([run.drift.server[n] - run.drift.own[n] for run in runs])
-            for n in some.corrected
+        super().__init__(app, nodes, run_config, on_reply)
+        self._reasons: dict[int, str] = {}
+        self._said: set[str] = set()
+
+    def send_and_receive(
+        self,
+        messages: Iterable[Message],
+        *,
+        timeout: float | None = None,
+    ) -> Iterable[Message]:
+        """Have the clients do what the messages ask, together if that is to train."""
+        orders = list(messages)
+        if orders and all(order.metadata.message_type == TRAIN for order in orders):
+            reason = self._why_not(orders)
+            if not reason:
+                return self._train(orders)
+            self._say(reason)
+        return super().send_and_receive(orders, timeout=timeout)
+
+    def _why_not(self, orders: Sequence[Message]) -> str:
+        """Why these orders cannot be followed together; tried once for each phase of a policy."""
+        if self._app is not client_app.app:
+            return "the app is not that of federated.client_app"
+        if any(order.content is not orders[0].content for order in orders):
+            return "the clients are asked for different things"
+        try:
+            round_, _, terms = read_order(orders[0])
+            learner = self._site(orders[0]).learner
+            phase = learner.manifest.policy.phase_number(round_)
+            if phase not in self._reasons:
+                learner.manifest.apply_to_training(learner.model, round_)
+                self._reasons[phase] = why_not(
+                    learner.model, learner.task, learner.task.clients, learner.spec.training, terms
+                )
+        except InputError as error:
+            return str(error)
+        return self._reasons[phase]
+
+    def _say(self, reason: str) -> None:
+        if reason not in self._said:
+            self._said.add(reason)
+            warnings.warn(f"clients train one after the other: {reason}", stacklevel=3)
+
+    def _site(self, order: Message) -> Site:
+        return client_app._site(self._contexts[order.metadata.dst_node_id])
+
+    def _train(self, orders: Sequence[Message]) -> list[Message]:
+        sites = [self._site(order) for order in orders]
+        replies: dict[int, Message] = {}
+        for places in cohorts_of(sites[0].learner.task, [site.client for site in sites]):
+            pairs = [(orders[place], sites[place]) for place in places]
+            for place, reply in zip(places, self._cohort(pairs), strict=True):
+                replies[place] = reply
+                self._on_reply(TRAIN, len(replies), len(orders))
+        return [replies[place] for place in range(len(orders))]
+
+    def _cohort(self, pairs: Sequence[tuple[Message, Site]]) -> Iterable[Message]:
+        """Replies of clients that train together, in their order."""
+        began = time.perf_counter()
+        round_, received, terms = read_order(pairs[0][0])
+        starts = [_begin(order, site, round_, received) for order, site in pairs]
+        ready = {
+            site: start
+            for (_, site), start in zip(pairs, starts, strict=True)
+            if isinstance(start, Begun)
         }
-
-    def train(self) -> list[tuple[Trained, State]]:
-        """Take all steps of the round."""
-        self.model.train()
-        step = 0
-        while groups := self._groups():
-            step += 1
-            for places, batches, size in groups:
-                self._step(places, batches, size, step)
-        return [self._finish(place, run) for place, run in enumerate(self.runs)]
-
-    def gradients(
-        self, rows: Tensor | None, batches: Sequence[Any]
-    ) -> tuple[Tensor, State, dict[str, Tensor | None]]:
-        """Losses of some clients, their weights, and the gradient of each by its own weights."""
-        weights = {
-            name: _taken(value, rows).detach().requires_grad_(name in self.learned)
-            for name, value in self.weights.items()
-        }
-        buffers = {name: _taken(value, rows) for name, value in self.buffers.items()}
-        batch, axes = _joined(batches)
-
-        def loss(own: State, its: State, rows_of: Any) -> Tensor:
-            given = {f"model.{name}": value for name, value in (own | its).items()}
-            found: Tensor = functional_call(self.loss, given, (rows_of,))
-            return found
-
-        # The native kernels would be called client by client, since weights differ.
-        with warnings.catch_warnings(), seqnorm.backend("reference"):
-            warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
-            losses = vmap(loss, in_dims=(0, 0, axes))(weights, buffers, batch)
-            wanted = [weights[name] for name in weights if name in self.learned]
-            found = torch.autograd.grad(losses.sum(), wanted, allow_unused=True)
-        if rows is not None:
-            for name, value in buffers.items():
-                self.buffers[name][rows] = value
-        names = [name for name in weights if name in self.learned]
-        return losses.detach(), weights, dict(zip(names, found, strict=True))
-
-    def _groups(self) -> list[_Group]:
-        """Clients that have a batch left, those with batches of one shape together."""
-        groups: dict[Any, _Group] = {}
-        for place, run in enumerate(self.runs):
-            drawn = run.draw()
-            if drawn is not None:
-                batch, size = drawn
-                group = groups.setdefault(_form(batch), ([], [], size))
-                group[0].append(place)
-                group[1].append(batch)
-        return list(groups.values())
-
-    def _step(self, places: list[int], batches: list[Any], size: int, step: int) -> None:
-        everybody = len(places) == len(self.runs)
-        rows = None if everybody else torch.tensor(places, device=self._device)
-        losses, weights, gradients = self.gradients(rows, batches)
-        values = losses.tolist()
-        fine = [at for at, value in enumerate(values) if math.isfinite(value)]
-        for place, value in zip(places, values, strict=True):
-            run = self.runs[place]
-            if not math.isfinite(value):
-                run.failed = value
-                continue
-            run.total, run.seen, run.steps = run.total + value * size, run.seen + size, step
-        if not fine:
+        try:
+            results = _together(ready, round_, terms)
+        except Exception as error:
+            # One client's fault must not be everybody's: alone each has its own answer.
+            self._say(f"{type(error).__name__}: {error}")
+            for order, _ in pairs:
+                yield self.call(order)
             return
-        if len(fine) < len(places):
-            kept = torch.tensor(fine, device=self._device)
-            rows = torch.tensor([places[at] for at in fine], device=self._device)
-            weights = {name: value[kept] for name, value in weights.items()}
-            gradients = {n: None if g is None else g[kept] for n, g in gradients.items()}
-        self._update(rows, weights, gradients, step)
-
-    @property
-    def _device(self) -> torch.device:
-        return next(iter(self.weights.values())).device
-
-    @torch.no_grad()
-    def _update(
-        self, rows: Tensor | None, weights: State, gradients: dict[str, Tensor | None], step: int
-    ) -> None:
-        """Clip, correct and step, in the order of ``train_locally``."""
-        for name, start in self.held.items():
-            term = (weights[name] - _taken(start, rows)) * self._mu
-            known = gradients[name]
-            gradients[name] = term if known is None else known + term
-        clipped = _clipped(
-            {n: g for n, g in gradients.items() if g is not None}, self.training.clip
-        )
-        for name, turn in self.turn.items():
-            known = clipped.get(name)
-            clipped[name] = _taken(turn, rows) + (0.0 if known is None else known)
-        formula = self._adamw if self.training.optimizer == "adamw" else self._sgd
-        for name, gradient in clipped.items():
-            formula(name, rows, weights[name], gradient, step)
-            _put(self.weights[name], rows, weights[name])
-
-    @property
-    def _mu(self) -> float:
-        return self.runs[0].drift.mu
-
-    def _decay(self, p: Tensor) -> float:
-        """Of matrices and kernels only; the first axis is the clients'."""
-        return self.training.weight_decay if p.dim() > 2 else 0.0
-
-    def _adamw(self, name: str, rows: Tensor | None, p: Tensor, g: Tensor, step: int) -> None:
-        """Loshchilov & Hutter 2019, arXiv:1711.05101, as torch computes it."""
-        m, v = _taken(self.first[name], rows), _taken(self.second[name], rows)
-        p.mul_(1 - self.rate * self._decay(p))
-        m.lerp_(g, 1 - _BETA_1)
-        v.mul_(_BETA_2).addcmul_(g, g, value=1 - _BETA_2)
-        root = v.sqrt().div_(math.sqrt(1 - _BETA_2**step)).add_(_EPS)
-        p.addcdiv_(m, root, value=-self.rate / (1 - _BETA_1**step))
-        _put(self.first[name], rows, m)
-        _put(self.second[name], rows, v)
-
-    def _sgd(self, name: str, rows: Tensor | None, p: Tensor, g: Tensor, step: int) -> None:
-        """Gradient descent with an L2 term and momentum, as torch computes it."""
-        g = g.add(p, alpha=self._decay(p))
-        if self.training.momentum:
-            g = _taken(self.first[name], rows).mul_(self.training.momentum).add_(g)
-            _put(self.first[name], rows, g)
-        p.add_(g, alpha=-self.rate)
-
-    @torch.no_grad()
-    def _finish(self, place: int, run: _Run) -> tuple[Trained, State]:
-        for name, p in (*self.model.named_parameters(), *self.model.named_buffers()):
-            p.copy_((self.weights if name in self.weights else self.buffers)[name][place])
-        state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-        return run.result(self.rate), state
+        share = (time.perf_counter() - began) / len(pairs)
+        for (order, site), start in zip(pairs, starts, strict=True):
+            if isinstance(start, Message):
+                yield start
+            else:
+                yield _finish(order, site, round_, *results[site], share)
 
 
-def _clipped(gradients: State, clip: float) -> State:
-    """Scale each client's gradients down to a norm of at most ``clip``, as torch does it."""
-    if not gradients:
+def _begin(order: Message, site: Site, round: int, received: State) -> Begun | Message:  # noqa: A002
+    """With what a client begins; or the error that it answers."""
+    try:
+        crashes(*_fate(site, round))
+        return site.begin(round, received)
+    except Exception as error:
+        return error_reply(order, error)
+
+
+def _together(
+    ready: Mapping[Site, Begun],
+    round: int,  # noqa: A002
+    terms: Terms,
+) -> dict[Site, tuple[Trained, State]]:
+    if not ready:
         return {}
-    norms = [torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients.values()]
-    norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
-    scale = (clip / (norm + 1e-6)).clamp(max=1.0)
-    return {n: g * scale.view(-1, *(1,) * (g.dim() - 1)).to(g.dtype) for n, g in gradients.items()}
-
-
-def _stacked(runs: Sequence[_Run], name: str, value: Tensor) -> Tensor:
-    """A tensor of the model for each client; one that no state holds is everybody's."""
-    with torch.no_grad():
-        return torch.stack([run.start.get(name, value).to(value) for run in runs])
-
-
-def _joined(batches: Sequence[Any]) -> tuple[Any, Any]:
-    """Batches of one form as one batch with an axis of clients, and where that axis is."""
-    leaves = [pytree.tree_leaves(batch) for batch in batches]
-    form = pytree.tree_structure(batches[0])
-    columns = [
-        torch.stack(column) if isinstance(column[0], Tensor) else column[0]
-        for column in zip(*leaves, strict=True)
-    ]
-    axes = [0 if isinstance(column, Tensor) else None for column in columns]
-    return pytree.tree_unflatten(columns, form), pytree.tree_unflatten(axes, form)
-
-
-def _taken(stack: Tensor, rows: Tensor | None) -> Tensor:
-    """Some clients' part: the stack itself for all of them, a copy otherwise."""
-    return stack if rows is None else stack[rows]
-
-
-def _put(stack: Tensor, rows: Tensor | None, value: Tensor) -> None:
-    if rows is not None:
-        stack[rows] = value.detach()
-
-
-def _form(batch: Any) -> Any:
-    """What batches must have in common to be stacked."""
-    leaves, form = pytree.tree_flatten(batch)
-    return str(form), tuple(
-        (tuple(leaf.shape), leaf.dtype) if isinstance(leaf, Tensor) else repr(leaf)
-        for leaf in leaves
+    learner, starts = next(iter(ready)).learner, list(ready.values())
+    results = train_together(
+        learner.model,
+        learner.task,
+        [site.client for site in ready],
+        round,
+        learner.cell.seed,
+        learner.spec.training,
+        learner.cell.learning_rate,
+        [start.state for start in starts],
+        [start.extras for start in starts],
+        terms,
+        starts[0].shared,
     )
+    return dict(zip(ready, results, strict=True))
+
+
+def _finish(
+    order: Message,
+    site: Site,
+    round: int,  # noqa: A002
+    trained: Trained,
+    after: State,
+    share: float,
+) -> Message:
+    """What a client answers after training; as long as its share of the cohort's time."""
+    began = time.perf_counter()
+    try:
+        metrics, arrays = site.finish(round, trained, after)
+        is_late(*_fate(site, round))
+        metrics["seconds"] = share + time.perf_counter() - began
+        content = answer(site.client, round, trained.examples, metrics, arrays)
+        return Message(content, reply_to=order)
+    except Exception as error:
+        return error_reply(order, error)
+
+
+def _fate(site: Site, round: int) -> tuple[Participation, int, str, int]:  # noqa: A002
+    """By what `federated.faults` decides."""
+    return site.learner.spec.participation, site.learner.cell.seed, site.client, round

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data_tools.errors import InputError
-from federated.engines import vectorized
-from federated.engines.vectorized import train_together, why_not
+from federated.engines import together as engine
+from federated.engines.together import train_together, why_not
 from federated.local_training import Trained, train_locally
 from federated.policy.manifest import State
 from federated.strategies import DOWN, KEPT, UP
@@ -232,7 +232,7 @@ def test_a_client_whose_loss_is_not_finite_stops_and_the_others_go_on() -> None:
 
 def test_clients_in_several_calls_are_clients_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, _ = both("group:2", Settings())
-    monkeypatch.setattr(vectorized, "AT_ONCE", 2)
+    monkeypatch.setattr(engine, "AT_ONCE", 2)
     parts, _ = both("group:2", Settings())
     assert_close(parts, whole)
 
