@@ -317,15 +317,15 @@ def rows_of(case: Case) -> list[str]:
 
 HEADER = """# What strategies do to normalization layers
 
-Written by `python benchmarks/norm_conformance.py`: {rounds} rounds of made replies of
-{clients} clients of different size and means, a model with a BatchNorm and a GroupNorm. *Claim* is
-what the policy says of the tensor, before the colon (for strategies that know no policy: `fedavg`, everything in the
-`state_dict` is handed to them), after the colon stands what it became in some round, to a relative
-{exact:g}; "something else" is none of: the mean weighted by examples, the mean without weights, the
-median, the trimmed mean, one client's, the merge by the law of total variance. *Held* is "by its
-rule" where a server optimizer or a robust mean moves what is learned: that is its purpose.
-Statistics and counters are no weights, and no such rule is meant for them. Flower's strategies stand first, as
-Flower calls them; then ("here") each strategy and policy of this package.
+Written by `python benchmarks/norm_conformance.py`: {rounds} rounds of made replies of {clients}
+clients of different size and means, a model with a BatchNorm and a GroupNorm. Before the colon
+stands what the policy says of the tensors (for strategies that know no policy: `fedavg`, with all
+of the `state_dict` handed to them), after it what they became, to a relative {exact:g}; "something
+else" is none of: the mean weighted by examples, the mean without weights, the median, the trimmed
+mean, one client's, the merge by the law of total variance. *Held* is "by its rule" where a server
+optimizer or a robust mean moves what is learned: that is its purpose. Statistics and counters are
+no weights, and no such rule is meant for them. Flower's strategies stand first, as Flower calls
+them; then ("here") each strategy and policy of this package.
 
 flwr {flwr}, torch {torch}.
 
