@@ -183,7 +183,7 @@ def test_every_strategy_can_be_named() -> None:
         ("norms=['group:7']", "table 'model': norm 'group:7' does not divide"),
         ("policies=['fedbm']", "key 'policies': unknown"),
         ("policies=[]", "key 'policies'"),
-        ("policies=['fixbn:9']", "key 'policies': 'fixbn:9' changes in round 9, after the last"),
+        ("policies=['fixbn:99']", "key 'policies': 'fixbn:99' changes in round 99, after the last"),
         ("partition.scheme=gc_skw", "key 'partition.scheme': unknown 'gc_skw'; did you mean 'gc_s"),
         ("partition.alpha=1.0", "key 'partition.alpha': scheme 'gc_skew' has no such dial"),
         ("partition.rho=2.0", "table 'partition': rho = 2.0"),
