@@ -65,7 +65,15 @@ class Cell:
 
     @classmethod
     def from_config(cls, config: UserConfig) -> Cell:
-        """Read what :meth:`as_config` wrote."""
+        """Read what :meth:`as_config` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the learning rate is no number, or the seed no whole one.
+        """
+        if int(config["seed"]) != float(config["seed"]):
+            raise ValueError(f"{config['seed']!r} is no whole number")
         return cls(
             str(config["norm"]),
             str(config["policy"]),

@@ -9,8 +9,9 @@ megabytes, however large a reply is.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ from federated.policy.manifest import Expected, State
 from federated.policy.moments import COUNT_PREFIX
 from federated.policy.sizes import Limits, out_of_range, tensor_fault
 
-__all__ = ["Guard", "Limits", "Refusal", "Reply", "TooFewRepliesError"]
+__all__ = ["Guard", "Limits", "Refusal", "Reply", "TooFewRepliesError", "check_measures"]
 
 
 @dataclass(frozen=True)
@@ -148,15 +149,8 @@ class Guard:
                 refused.append(Refusal(_name(reply.client), fault))
             else:
                 answers[reply.client].append(reply)
-        sound = []
-        for client in sorted(answers):
-            first, *others = answers[client]
-            if all(_same(first, other) for other in others):
-                sound.append(first)
-                refused += [Refusal(client, "duplicate of its reply")] * len(others)
-            else:
-                reason = f"duplicate: {len(others) + 1} different replies to one round"
-                refused += [Refusal(client, reason)] * (len(others) + 1)
+        sound, twice = _once(answers)
+        refused += twice
         arrays = {reply.client: reply.arrays for reply in sound}
         wild = out_of_range(arrays, self.expected, self.reference or {}, self.limits)
         refused += [Refusal(client, reason) for client, reason in wild.items()]
@@ -208,6 +202,84 @@ class Guard:
             if str(name).startswith(COUNT_PREFIX) and name[len(COUNT_PREFIX) :] not in layers:
                 return f"{_name(name)} is not expected"
         return ""
+
+
+def check_measures(
+    replies: Sequence[Reply],
+    round: int,  # noqa: A002
+    parts: Sequence[str],
+    metrics: Sequence[str],
+) -> tuple[list[Reply], list[Refusal]]:
+    """Part what clients have measured of a round into what can be reported and what cannot.
+
+    Parameters
+    ----------
+    replies : sequence of Reply
+        In any order; metrics named ``part/measure``.
+    round : int
+    parts : sequence of str
+        Of which every client has to tell, and of no other.
+    metrics : sequence of str
+        Of the task; beside them there are ``examples`` and ``loss``.
+
+    Returns
+    -------
+    accepted : list of Reply
+    refused : list of Refusal
+        Both sorted by client. Of replies that came several times as in :meth:`Guard.check`.
+
+    Examples
+    --------
+    >>> good = Reply("a", 1, {}, {"test/examples": 9.0, "test/loss": 0.5, "test/auroc": 0.7}, 0)
+    >>> bad = Reply("b", 1, {}, {**good.metrics, "test/auroc": 7.0}, 0)
+    >>> accepted, refused = check_measures([bad, good], 1, ["test"], ["auroc"])
+    >>> [reply.client for reply in accepted], str(refused[0])
+    (['a'], 'client b: test/auroc is 7.0; 0 to 1 can be')
+    """
+    wanted = {f"{part}/{name}" for part in parts for name in ("examples", "loss", *metrics)}
+    refused: list[Refusal] = []
+    answers: dict[str, list[Reply]] = defaultdict(list)
+    for reply in replies:
+        fault = _measures_fault(reply, round, wanted)
+        if fault:
+            refused.append(Refusal(_name(reply.client), fault))
+        else:
+            answers[reply.client].append(reply)
+    sound, twice = _once(answers)
+    return sound, sorted(refused + twice)
+
+
+def _measures_fault(reply: Reply, round: int, wanted: Set[str]) -> str:  # noqa: A002
+    if type(reply.round) is not int or reply.round != round:
+        return f"stale: it measures round {_short(reply.round)}, this is round {round}"
+    if odd := sorted(reply.metrics.keys() ^ wanted):
+        return f"{_name(odd[0])} is {'missing' if odd[0] in wanted else 'not expected'}"
+    for name, value in reply.metrics.items():
+        measure = name.rpartition("/")[2]
+        if measure == "examples":
+            if not 0 <= value <= Limits.examples or value != int(value):
+                return f"{name} is {value}; a whole number up to {Limits.examples} can be"
+        elif math.isnan(value):
+            continue  # what the rows do not allow, such as AUROC of one class
+        elif measure == "loss" and math.isinf(value):
+            return f"{name} is {value}"
+        elif measure != "loss" and not 0 <= value <= 1:
+            return f"{name} is {value}; 0 to 1 can be"
+    return ""
+
+
+def _once(answers: Mapping[str, Sequence[Reply]]) -> tuple[list[Reply], list[Refusal]]:
+    """One reply of each client, and those that are one too many."""
+    sound, refused = [], []
+    for client in sorted(answers):
+        first, *others = answers[client]
+        if all(_same(first, other) for other in others):
+            sound.append(first)
+            refused += [Refusal(client, "duplicate of its reply")] * len(others)
+        else:
+            reason = f"duplicate: {len(others) + 1} different replies to one round"
+            refused += [Refusal(client, reason)] * (len(others) + 1)
+    return sound, refused
 
 
 def _same(a: Reply, b: Reply) -> bool:

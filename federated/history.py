@@ -43,8 +43,9 @@ class History:
     finished: bool = False
 
     def note(self, number: int, client: str, event: str, reason: str) -> None:
-        """Add an event, its reason as one line."""
+        """Add an event, its reason as one line that a terminal can show."""
         line = " ".join(reason.split())[-500:]
+        line = "".join(c if c.isprintable() else "?" for c in line)
         self.events.append({"round": number, "client": client, "event": event, "reason": line})
 
     def count(self, number: int, event: str) -> int:

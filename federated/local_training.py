@@ -1,4 +1,4 @@
-"""What a client does in a round: a few epochs over its own rows, from the server's weights.
+"""What a client does in a round: some epochs or steps over its own rows, from the server's weights.
 
 Plain federated averaging (McMahan et al. 2017, arXiv:1602.05629), with what strategies add to it:
 
@@ -18,6 +18,7 @@ import hashlib
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, count, islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -48,7 +49,11 @@ class LocalSettings(Protocol):
 
     Attributes
     ----------
-    local_epochs, batch_size : int
+    local_epochs : int or None
+        Of a round; None: ``local_steps`` counts.
+    local_steps : int or None
+        Steps of the optimizer of a round, where there are no ``local_epochs``.
+    batch_size : int
     optimizer : {"adamw", "sgd"}
     weight_decay : float
         On matrices and kernels only: biases and normalization gains are exempt. AdamW's, or an L2
@@ -60,7 +65,9 @@ class LocalSettings(Protocol):
     """
 
     @property
-    def local_epochs(self) -> int: ...  # noqa: D102
+    def local_epochs(self) -> int | None: ...  # noqa: D102
+    @property
+    def local_steps(self) -> int | None: ...  # noqa: D102
     @property
     def batch_size(self) -> int: ...  # noqa: D102
     @property
@@ -196,13 +203,53 @@ def batches_of_round(
     seed: int,
     training: LocalSettings,
 ) -> Iterator[tuple[Any, int]]:
-    """Batches of a round that can be trained on, with their sizes."""
-    for number in range(training.local_epochs):
-        epoch = (round - 1) * training.local_epochs + number
-        for batch in task.batches(client, "train", training.batch_size, (seed, epoch)):
-            size = len(task.inputs(batch))
-            if size > 1 or training.batch_size == 1:
-                yield batch, size
+    """Batches of a round that can be trained on, with their sizes.
+
+    With ``local_epochs``, those of the epochs after the epochs of all rounds before, whether the
+    client took part in these or not. With ``local_steps``, as many batches of the same sequence of
+    epochs: a round goes on where the round before ended, in the middle of an epoch (whose first
+    batches are made once more, and skipped). So rows are seen equally often over the rounds, to one
+    time, but for those alone in a batch; and all is a function of seed, round and the client's
+    number of rows.
+
+    Parameters
+    ----------
+    task : Task
+    client : str
+    round : int
+        Counted from 1.
+    seed : int
+    training : LocalSettings
+
+    Yields
+    ------
+    batch : Any
+        Of the task. Of one row only if ``batch_size`` is 1.
+    size : int
+        Its rows.
+    """
+    if training.local_epochs is not None:
+        first = (round - 1) * training.local_epochs
+        for epoch in range(first, first + training.local_epochs):
+            yield from _epoch(task, client, seed, epoch, training.batch_size)
+        return
+    assert training.local_steps is not None
+    # Steps of an epoch: the last batch may be smaller, and counts from two rows on.
+    full, rest = divmod(task.examples(client, "train"), training.batch_size)
+    if an_epoch := full + (rest > 1):
+        epoch, skipped = divmod((round - 1) * training.local_steps, an_epoch)
+        epochs = (_epoch(task, client, seed, e, training.batch_size) for e in count(epoch))
+        endless = chain.from_iterable(epochs)
+        yield from islice(endless, skipped, skipped + training.local_steps)
+
+
+def _epoch(
+    task: Task, client: str, seed: int, epoch: int, batch_size: int
+) -> Iterator[tuple[Any, int]]:
+    for batch in task.batches(client, "train", batch_size, (seed, epoch)):
+        size = len(task.inputs(batch))
+        if size > 1 or batch_size == 1:
+            yield batch, size
 
 
 def check_local(training: LocalSettings, terms: Terms, learning_rate: float) -> None:

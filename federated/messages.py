@@ -92,16 +92,17 @@ def read_reply(content: RecordDict, client: str) -> Reply:
         named, number, examples = config[_CLIENT], config[_ROUND], metrics.pop(_EXAMPLES)
         records = content.array_records
         arrays = dict(records[_ARRAYS].to_torch_state_dict()) if _ARRAYS in records else {}
-    except (KeyError, TypeError, ValueError, OSError) as error:
+        lists = [name for name, value in metrics.items() if not isinstance(value, int | float)]
+        values = {n: float(v) for n, v in metrics.items() if n not in lists}  # type: ignore[arg-type]
+    except Exception as error:
+        # Bytes of a stranger: there is no end to what their reading can raise.
         raise InputError(f"the reply cannot be read: {type(error).__name__}: {error}") from error
     if named != client:
         raise InputError(f"the reply says that it is of {named!r}")
     if not isinstance(number, int) or not isinstance(examples, int | float):
         raise InputError(f"round and examples must be numbers, got {number!r} and {examples!r}")
-    lists = [name for name, value in metrics.items() if not isinstance(value, int | float)]
     if lists:
         raise InputError(f"the metric {lists[0]!r} is no number")
-    values = {name: float(value) for name, value in metrics.items()}  # type: ignore[arg-type]
     # The guard refuses what is no count, so it must see it as it came.
     return Reply(client, number, arrays, values, examples)  # type: ignore[arg-type]
 

@@ -55,7 +55,10 @@ def read_run_config(config: UserConfig, node_config: UserConfig) -> tuple[Spec, 
         raise InputError("run config: 'spec' is missing; name a TOML file")
     spec = from_json(text) if text.lstrip().startswith("{") else load_spec(text)
     given = {key: value for key, value in config.items() if value != ""}
-    cell = Cell.from_config(cells_of(spec)[0].as_config() | given)
+    try:
+        cell = Cell.from_config(cells_of(spec)[0].as_config() | given)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"run config: learning-rate or seed: {error}") from error
     known = cells_of(spec)
     if cell not in known:
         raise InputError(

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from flwr.app import Message
 from flwr.serverapp import Grid
 
 from data_tools.errors import InputError
 from federated.aggregate import aggregate
-from federated.guard import Guard, Refusal, Reply
+from federated.guard import Guard, Refusal, Reply, check_measures
 from federated.history import History, load_round, save_round
 from federated.messages import EVALUATE, HELLO, TRAIN, bytes_in, read_reply, write_order
 from federated.policy import State
 from federated.site import Learner, Site
-from federated.strategies import Strategy, learned, make_strategy
+from federated.strategies import UP, Strategy, learned, make_strategy
 from federated.tasks.task import TEST, UNSEEN, VALIDATION
 
 __all__ = ["Rounds", "RunStoppedError"]
@@ -68,6 +69,7 @@ class Rounds:
         self.state: State = dict(learner.initial)
         self.history = History()
         self.nodes: dict[str, int] = {}
+        self.spare: set[int] = set()  # a simulation may have more nodes than there are clients
 
     def run(self, on_round: Callable[[History], None] = lambda _: None) -> History:
         """Run the rounds that are left.
@@ -79,6 +81,8 @@ class Rounds:
         CheckpointError
             When the checkpoint is damaged, or of another spec.
         """
+        # The unseen site is measured here, with the bits of as many threads as a client has.
+        torch.set_num_threads(self.learner.spec.training.threads)
         self._take_up()
         if self.history.finished:
             return self.history
@@ -96,8 +100,7 @@ class Rounds:
 
     def _round(self, number: int) -> None:
         began = time.perf_counter()
-        if len(self.nodes) < len(self.learner.task.clients):
-            self._welcome()
+        self._welcome(number)
         manifest, strategy = self.learner.manifest, self.strategy
         down = {name: self.state[name] for name in manifest.sent_down(number)}
         learnt = learned(manifest.expected(number))
@@ -108,7 +111,10 @@ class Rounds:
         replies, up = self._ask(number, TRAIN, chosen, content)
         accepted = self._guard(number, down, replies, absent)
         if accepted:
-            self.state |= aggregate(manifest, strategy, number, self.state, accepted)
+            after = self.state | aggregate(manifest, strategy, number, self.state, accepted)
+            sent = {name for r in accepted for name in r.arrays if not name.startswith(UP)}
+            manifest.check_moved(self.state, after, tuple(sent), number, side="server")
+            self.state = after
         self.history.rounds.append(
             {
                 "round": number,
@@ -180,7 +186,7 @@ class Rounds:
         guard = Guard(expected, number, reference=down, minimum=0)
         accepted, refused = guard.check([reply for reply in replies if not _idle(reply)])
         # Of a reply that came twice one is refused and one stays, so this is by reply, not by name.
-        faults = {reply.client: self.strategy.fault(reply) for reply in accepted}
+        faults = {r.client: self.strategy.fault(r) or self._steps_fault(r) for r in accepted}
         refused += [Refusal(client, fault) for client, fault in faults.items() if fault]
         accepted = [reply for reply in accepted if not faults[reply.client]]
         for refusal in refused:
@@ -189,6 +195,15 @@ class Rounds:
             self._failed(number, len(accepted))
             accepted = []
         return accepted
+
+    def _steps_fault(self, reply: Reply) -> str:
+        """Why a number of steps cannot be: FedNova weighs with it."""
+        training, steps = self.learner.spec.training, reply.metrics.get("steps", math.nan)
+        batches = math.ceil(reply.examples / training.batch_size)
+        most = training.local_steps or (training.local_epochs or 1) * batches
+        if 0 <= steps <= most and steps == int(steps):
+            return ""
+        return f"it took {steps:g} steps; a whole number up to {most} can be"
 
     def _failed(self, number: int, accepted: int) -> None:
         """Leave the weights as they are, or stop when that has happened too often."""
@@ -212,6 +227,10 @@ class Rounds:
         down = {name: self.state[name] for name in self.learner.manifest.sent_down(number)}
         content = write_order(number, down, {})
         replies, _ = self._ask(number, EVALUATE, sorted(self.nodes), content)
+        wanted = self.learner.task.metrics
+        replies, refused = check_measures(replies, number, (VALIDATION, TEST), wanted)
+        for refusal in refused:
+            self.history.note(number, refusal.client, "refused", refusal.reason)
         measured = {reply.client: reply.metrics for reply in replies}
         if self.learner.task.examples(UNSEEN, TEST):
             site = Site(self.learner, UNSEEN, self.folder / "clients")
@@ -250,23 +269,47 @@ class Rounds:
                 "participation.minimum"
             )
 
-    def _welcome(self) -> None:
-        """Learn the names of nodes that are new."""
-        known = set(self.nodes.values())
-        new = sorted(node for node in self.grid.get_node_ids() if node not in known)
+    def _welcome(self, number: int | None = None) -> None:
+        """Forget nodes that have gone, and learn the names of those that are new.
+
+        A site that starts again may have a new number. What is wrong with a node is an event of
+        the round, since one node must not end the run of all; before the first it is an error.
+        """
+        present = set(self.grid.get_node_ids())
+        self.nodes = {name: node for name, node in self.nodes.items() if node in present}
+        if len(self.nodes) == len(self.learner.task.clients):
+            return
+        new = sorted(present.difference(self.nodes.values(), self.spare))
         content = write_order(0, {}, {})
         asked = [Message(content, dst_node_id=n, message_type=HELLO) for n in new]
         # A client opens its rows for this, which takes longer than a small round.
         patience = max(self.timeout, _HELLO_SECONDS)
         for message in self.grid.send_and_receive(asked, timeout=patience) if asked else ():
-            if message.has_error():
-                raise InputError(f"a client cannot start: {message.error.reason}")
+            try:
+                name = self._name_of(message)
+            except InputError as error:
+                if number is None:
+                    raise
+                self.history.note(number, "", "refused", str(error))
+                continue
+            if name:
+                self.nodes[name] = message.metadata.src_node_id
+            else:
+                self.spare.add(message.metadata.src_node_id)
+
+    def _name_of(self, message: Message) -> str:
+        """Name of the client that answers the roll; empty for a node that is none."""
+        if message.has_error():
+            raise InputError(f"a client cannot start: {message.error.reason}")
+        try:
             name = str(message.content.config_records["config"]["client"])
-            if name in self.nodes:
-                raise InputError(f"two nodes say that they are client {name!r}; give each its own")
-            if name not in self.learner.task.clients:
-                raise InputError(f"a node says that it is client {name!r}, which the run has not")
-            self.nodes[name] = message.metadata.src_node_id
+        except KeyError as error:
+            raise InputError(f"a node does not tell its client's name: no {error}") from error
+        if name in self.nodes:
+            raise InputError(f"two nodes say that they are client {name!r}; give each its own")
+        if name and name not in self.learner.task.clients:
+            raise InputError(f"a node says that it is client {name!r}, which the run has not")
+        return name
 
     # --- stopping and going on ----------------------------------------------------------------
 

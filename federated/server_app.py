@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from data_tools.atomic import write_atomic
+from data_tools.errors import InputError, MissingFileError
+from federated.cell import cells_of
+from federated.history import read_history
 from federated.results import write_histories
 from federated.run_config import read_run_config
 from federated.server import Rounds
 from federated.setting import Setting
 from federated.site import Learner
-from federated.tasks import open_task, prepare_task
+from federated.spec import Spec, as_toml
+from federated.tasks import Task, open_task, prepare_task
 from seqnorm.runs.record import locked
 
 __all__ = ["app"]
@@ -22,16 +29,31 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run one cell over the nodes that the grid has.
 
-    The rows are drawn where the run's folder has none. A run that was stopped goes on.
+    The rows are drawn where the run's folder has none. A run that was stopped goes on. The tables
+    are of all cells that the folder holds.
     """
     spec, cell, folder = read_run_config(context.run_config, context.node_config)
     with locked(folder):
-        if not (folder / "data").is_dir():
-            (folder / "data").mkdir(parents=True)
-            prepare_task(spec, folder)
-        task = open_task(spec, folder)
+        task = _rows(spec, folder)
         learner = Learner(spec, cell, task)
         timeout = spec.training.timeout
         rounds = Rounds(learner, grid, folder / "cells" / cell.id, timeout=timeout)
+        rounds.run()
         setting = Setting(spec, folder, {})
-        write_histories([(setting, cell, rounds.run())], folder, task.metrics)
+        held = [(c, read_history(folder / "cells" / c.id)) for c in cells_of(spec)]
+        write_histories([(setting, c, history) for c, history in held], folder, task.metrics)
+
+
+def _rows(spec: Spec, folder: Path) -> Task:
+    """The rows of a run's folder, drawn if they are not there as yet."""
+    text, path = as_toml(spec), folder / "spec.toml"
+    if path.exists() and path.read_text() != text:
+        raise InputError(
+            f"{folder}: holds the rows of another spec; give another folder in the run config"
+        )
+    try:
+        return open_task(spec, folder)
+    except MissingFileError:
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        write_atomic(path, text)
+        return prepare_task(spec, folder)

@@ -184,6 +184,8 @@ class Partition:
 class Training:
     """Rounds, and how a client trains in each.
 
+    A round of a client is ``local_epochs`` times through its rows (1 unless given), or, instead of
+    these, ``local_steps`` steps of the optimizer whatever the client's number of rows.
     ``patience``: rounds without a better mean over the clients of the validation metric after
     which a run stops; None runs all rounds. ``clip``: largest gradient norm. ``threads``: of
     torch, a client. ``timeout``: seconds that a client may take for a round.
@@ -193,7 +195,8 @@ class Training:
     learning_rates: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
     # The upper bound is that of `seqnorm.training.TrainingConfig`.
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**43)], ...], Field(min_length=1)]
-    local_epochs: Count = 1
+    local_epochs: Count | None = None
+    local_steps: Count | None = None
     batch_size: Annotated[int, Field(ge=2)] = 32
     optimizer: Literal["adamw", "sgd"] = "adamw"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -202,6 +205,10 @@ class Training:
     threads: Count = 1
     patience: Count | None = None
     timeout: Annotated[float, Field(gt=0)] = 3600.0
+
+    def __post_init__(self) -> None:
+        if self.local_epochs is None and self.local_steps is None:
+            object.__setattr__(self, "local_epochs", 1)  # the class is frozen
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -42,7 +42,9 @@ def check_spec(spec: Spec) -> None:
     )
     _check_rows(spec)
     _check_training(spec.training, spec.strategy)
-    _check_participation(spec.participation, getattr(spec.partition.build(), "clients", None))
+    fractions = spec.study.participations if spec.study else ()
+    clients = getattr(spec.partition.build(), "clients", None)
+    _check_participation(spec.participation, clients, fractions)
     _check_study(spec)
     _check_policies(spec)
 
@@ -64,12 +66,22 @@ def _check_study(spec: Spec) -> None:
         spec.partition.with_dial(skew).build()
 
 
-def _check_participation(participation: Participation, clients: int | None) -> None:
+def _check_participation(
+    participation: Participation, clients: int | None, fractions: tuple[float, ...]
+) -> None:
     if clients is not None and participation.minimum > clients:
         raise ValueError(
             f"key 'participation.minimum' asks for {participation.minimum} clients, there are "
             f"{clients}"
         )
+    for fraction in (participation.fraction, *fractions):
+        # As many as the server draws.
+        drawn = max(1, round(fraction * (clients or participation.minimum)))
+        if clients is not None and drawn < participation.minimum:
+            raise ValueError(
+                f"key 'participation.minimum' asks for {participation.minimum} clients, but of "
+                f"{clients} a fraction of {fraction:g} is {drawn} a round"
+            )
     if not _START.fullmatch(participation.start):
         raise ValueError(
             f"key 'participation.start': unknown '{participation.start}'; give 'server', or "
@@ -138,6 +150,11 @@ def _check_columns(table: Table, site: str | None) -> None:
 def _check_training(training: Training, strategy: Strategy) -> None:
     from federated.strategies import STRATEGY_NAMES, check_optimizer, check_strategy
 
+    if training.local_epochs is not None and training.local_steps is not None:
+        raise ValueError(
+            "key 'training.local_steps' does not go with 'training.local_epochs'; leave one of "
+            "them out"
+        )
     if training.momentum and training.optimizer != "sgd":
         raise ValueError("key 'training.momentum' is of optimizer 'sgd'; leave it out")
     if strategy.name not in STRATEGY_NAMES:
@@ -217,7 +234,7 @@ def _table_models(spec: Spec, table: Table) -> Iterator[tuple[str, nn.Module]]:
         # As many features as suit the norm, where only the file tells how many there are.
         features = len(table.features or ()) or parse_norm(norm).groups or 1
         try:
-            yield norm, Linear(features, norm)
+            yield norm, Linear(features, norm, seed=0)
         except ValueError as error:
             raise ValueError(f"key 'norms': {error}") from error
 

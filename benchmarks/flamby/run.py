@@ -1,18 +1,18 @@
 """Run FLamby's two tabular benchmarks through `federated`, and write results.md.
 
-From the repository root::
+From the repository root, with the folder of the source files that prepare.py names::
 
-    python benchmarks/flamby/prepare.py SOURCE benchmarks/flamby/data
-    python benchmarks/flamby/run.py --workers 2
+    python benchmarks/flamby/run.py SOURCE --workers 2
 
-Rates are chosen by 5-fold cross-validation inside the training rows: the test rows are looked at
-once, by the runs of the chosen rates.
+First the rates of every method are chosen, by cross-validation inside the training rows. Only then
+are the chosen ones run on all training rows, and the test rows looked at.
 """
 
 import argparse
 import json
 import os
 import tempfile
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
@@ -23,22 +23,23 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from methods import ADAM_CONSTANTS, METHODS, Method
+from methods import ADAM_CONSTANTS, FOLDS, METHODS, REPEATS, Method
 from page import results_page
+from prepare import prepare
 
 import federated.flower  # noqa: F401  sets Flower's switches before Flower is imported
 from data_tools.atomic import write_atomic
 from federated.cell import cells_of
 from federated.history import load_round
+from federated.local_training import train_locally
 from federated.run import run_cell
 from federated.site import Learner
 from federated.spec import Spec, load_spec
 from federated.tasks.table import Held, Rows, TableTask
+from federated.tasks.task import POOLED
 
 HERE = Path(__file__).parent
 SEEDS = (42, 43, 44, 45, 46)  # FLamby's
-FOLDS = 5
-ONE_PLACE = "everyone"
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def rows_of(path: Path, toml: str) -> Held:
 
 
 def measure(job: Job, data: Path) -> dict[str, float]:
-    """Run a job in a folder of its own; scores of the last round's model.
+    """Run a job; scores of the last round's model on test rows, or on those of a fold.
 
     Returns
     -------
@@ -90,43 +91,53 @@ def measure(job: Job, data: Path) -> dict[str, float]:
     own = rows_of(data / f"{job.method.data}.csv", job.method.data)
     name = "heart_pooled" if job.method.data == "heart" else job.method.data
     pooled = rows_of(data / f"{name}.csv", job.method.data)
-    held, part = (pooled if job.method.pooled else own), "test"
+    part = "test"
     if job.fold is not None:
-        held, part = with_fold(held, job.fold), "validation"
-    model, task = _trained(job, held, data)
-    if job.fold is not None:
-        own, pooled = with_fold(own, job.fold), with_fold(pooled, job.fold)
-    everyone = np.unique(own.client).tolist()
+        own, pooled, part = with_fold(own, job.fold), with_fold(pooled, job.fold), "validation"
+    held = own if job.method.epochs is None else pooled
+    task = TableTask(held)
+    model = _federated(job, task, data) if job.method.epochs is None else _plain(job, task, data)
+    everyone = task.clients
     scores = {
         "pooled": _score(task, model, pooled, part, everyone),
         "own": _score(task, model, own, part, everyone),
-        "trained": _score(task, model, held, part, np.unique(held.client).tolist()),
+        "trained": _score(task, model, held, part, everyone),
     }
     each = {f"client/{name}": _score(task, model, own, part, [name]) for name in everyone}
     return scores | each | {"clients": float(np.nanmean(list(each.values())))}
 
 
-def _trained(job: Job, held: Held, data: Path) -> tuple[torch.nn.Module, TableTask]:
-    if job.method.pooled:
-        held = replace(held, client=np.full(len(held.client), ONE_PLACE))
+def _plain(job: Job, task: TableTask, data: Path) -> torch.nn.Module:
+    """The rows of all clients at one place; FLamby's optimizer there is Adam."""
+    training = replace(
+        job.spec(data).training,
+        optimizer="adamw",
+        local_epochs=job.method.epochs,
+        local_steps=None,
+    )
+    model = task.build("none", job.seed)
+    train_locally(model, task, POOLED, 1, job.seed, training, job.rate, {}, {})
+    return model
+
+
+def _federated(job: Job, task: TableTask, data: Path) -> torch.nn.Module:
     spec = job.spec(data)
     (cell,) = cells_of(spec)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "data").mkdir()
-        held.save(Path(folder) / "data" / "table.npz")
-        task = TableTask(held)
-        run_cell(spec, cell, task, Path(folder))
+        task.held.save(Path(folder) / "data" / "table.npz")
+        run_cell(spec, cell, task, Path(folder), engine="vectorized")
         made_of = Learner(spec, cell, task).fingerprint()
         saved = load_round(Path(folder) / "cells" / cell.id, made_of)
     assert saved is not None
     model = task.build(cell.norm, cell.seed)
     state = {k.removeprefix("model/"): v for k, v in saved[0].items() if k.startswith("model/")}
     model.load_state_dict(state)
-    return model, task
+    return model
 
 
 def _score(
-    task: TableTask, model: torch.nn.Module, held: Held, part: str, clients: list[str]
+    task: TableTask, model: torch.nn.Module, held: Held, part: str, clients: Sequence[str]
 ) -> float:
     mine = np.isin(held.client, clients) & (held.part == part)
     rows = Rows(torch.from_numpy(held.inputs[mine]), torch.from_numpy(held.target[mine]))
@@ -134,22 +145,29 @@ def _score(
 
 
 def with_fold(held: Held, fold: int) -> Held:
-    """Training rows alone, one fifth of each client's as validation, by outcome."""
+    """Training rows alone, one fifth of each client's as validation, by outcome.
+
+    Every five folds are one repeat, with another order of the rows.
+    """
+    repeat, fold = divmod(fold, FOLDS)
     train = np.flatnonzero(held.part == "train")
     part = np.full(len(train), "train", dtype="<U10")
     for client in np.unique(held.client):
         mine = np.flatnonzero(held.client[train] == client)
-        mine = np.random.default_rng(0).permutation(mine)
+        mine = np.random.default_rng(repeat).permutation(mine)
         mine = mine[np.argsort(held.target[train][mine, -1], kind="stable")]
         part[mine[fold::FOLDS]] = "validation"
     return Held(held.features, held.inputs[train], held.target[train], held.client[train], part)
 
 
-def tuned(method: Method, data: Path, pool: ProcessPoolExecutor) -> list[dict[str, Any]]:
+Measure = Callable[[Sequence[Job]], list[dict[str, float]]]
+
+
+def tuned(method: Method, run: Measure) -> list[dict[str, Any]]:
     """Cross-validated score of every pair of rates, the best first; of equals the smaller rate."""
-    jobs = [Job(method, rate, eta, f, f) for rate, eta in method.grid() for f in range(FOLDS)]
-    scores = [found["trained"] for found in pool.map(measure, jobs, [data] * len(jobs))]
-    mean = np.reshape(scores, (-1, FOLDS)).mean(1)
+    folds = FOLDS * REPEATS[method.data]
+    found = run([Job(method, rate, eta, f, f) for rate, eta in method.grid() for f in range(folds)])
+    mean = np.reshape([scores["trained"] for scores in found], (-1, folds)).mean(1)
     grid: list[dict[str, Any]] = [
         {"rate": rate, "eta": eta, "score": float(score)}
         for (rate, eta), score in zip(method.grid(), mean, strict=True)
@@ -157,28 +175,39 @@ def tuned(method: Method, data: Path, pool: ProcessPoolExecutor) -> list[dict[st
     return sorted(grid, key=lambda line: (np.isnan(line["score"]), -line["score"]))
 
 
+def everything(run: Measure) -> dict[str, Any]:
+    """Tune every method, then run every method: by its key, ``grid`` and ``runs``."""
+    grids = {}
+    for method in METHODS:
+        grids[method.key] = tuned(method, run)
+        print("chosen for", method.key, grids[method.key][0], flush=True)
+    done = {}
+    for method in METHODS:
+        best = grids[method.key][0]
+        runs = run([Job(method, best["rate"], best["eta"], seed, None) for seed in SEEDS])
+        done[method.key] = {"grid": grids[method.key], "runs": runs}
+        print(method.key, f"{np.mean([scores['pooled'] for scores in runs]):.4f}", flush=True)
+    return done
+
+
 def main() -> None:
-    """Tune, run, write."""
+    """Prepare, tune, run, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=HERE / "data", help="what prepare.py wrote")
+    parser.add_argument("source", type=Path, help="folder of the source files; see prepare.py")
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--only", help="one line of the table, as 'heart: FedAvg'")
-    parser.add_argument("--scores", type=Path, default=HERE / "scores.json", help="taken up again")
+    parser.add_argument(
+        "--scores", type=Path, help="keep all scores in this file; if it is there, draw them alone"
+    )
     given = parser.parse_args()
-    data = given.data.resolve()
-    done = json.loads(given.scores.read_text()) if given.scores.is_file() else {}
-    with ProcessPoolExecutor(given.workers) as pool:
-        for method in sorted(METHODS, key=lambda method: not method.goal):
-            key = f"{method.data}: {method.name}"
-            if key in done or given.only not in (None, key):
-                continue
-            grid = tuned(method, data, pool)
-            best = grid[0]
-            jobs = [Job(method, best["rate"], best["eta"], seed, None) for seed in SEEDS]
-            runs = list(pool.map(measure, jobs, [data] * len(jobs)))
-            done[key] = {"grid": grid, "runs": runs}
+    if given.scores and given.scores.is_file():
+        done = json.loads(given.scores.read_text())
+    else:
+        with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(given.workers) as pool:
+            data = Path(folder)
+            prepare(given.source, data)
+            done = everything(lambda jobs: list(pool.map(measure, jobs, [data] * len(jobs))))
+        if given.scores:
             write_atomic(given.scores, json.dumps(done, indent=1) + "\n")
-            print(key, best, f"{np.mean([run['pooled'] for run in runs]):.4f}", flush=True)
     write_atomic(HERE / "results.md", results_page(METHODS, done))
 
 

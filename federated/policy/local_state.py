@@ -42,6 +42,9 @@ class LocalState:
     keep : int
         How many versions of a client to keep, at least 2: a run can go back behind the last
         ``keep - 1`` rounds in which the client took part.
+    made_of : str
+        Digest of all that the run depends on, so that the state of another run in this folder is
+        an error, and never taken for that of this one.
 
     Examples
     --------
@@ -54,13 +57,14 @@ class LocalState:
     {'norm.weight': tensor([1., 1.])}
     """
 
-    def __init__(self, folder: Path | str, *, keep: int = 3) -> None:
+    def __init__(self, folder: Path | str, *, keep: int = 3, made_of: str = "") -> None:
         if keep < 2:
             raise InputError(
                 f"keep must be at least 2, so that a round can be replayed, got {keep}"
             )
         self.folder = Path(folder)
         self.keep = keep
+        self.made_of = made_of
 
     def save(self, client: str, round: int, state: Mapping[str, Tensor]) -> None:  # noqa: A002
         """Keep what a client has after a round.
@@ -88,7 +92,7 @@ class LocalState:
         for left in home.glob(".round-*"):  # what a kill has left behind
             shutil.rmtree(left)
         new = home / f".{place.name}.{secrets.token_hex(4)}"
-        about = {"client": client, "round": round, "first": first}
+        about = {"client": client, "round": round, "first": first, "made_of": self.made_of}
         try:
             save_checkpoint(new, dict(state), about)
             for number in versions:
@@ -180,6 +184,11 @@ class LocalState:
             raise LocalStateError(
                 f"{path}: holds the state of client {whose[0]!r} of round {whose[1]!r}, not of "
                 f"{client!r} of round {round}; {remedy}"
+            )
+        if about.get("made_of", "") != self.made_of:
+            raise LocalStateError(
+                f"{path}: is of a run of another spec or other data; remove {path.parent}, or give "
+                "this run another folder"
             )
         return tensors, first
 

@@ -73,6 +73,13 @@ def draw_windows(spec: Spec) -> Drawn:
             apart, lost_apart = _labelled(genome, data, data.unseen)
             lost += lost_apart
             more = window_codes(genome, apart, data.jitter)
+            # The same sequence may lie on two chromosomes: what clients hold is not unseen.
+            both = pd.concat([seen, apart], ignore_index=True)
+            group = linked_groups(both, np.concatenate([codes, more]))
+            new = ~np.isin(group[len(seen) :], group[: len(seen)])
+            apart, more = apart[new].reset_index(drop=True), more[new]
+            if apart.empty:
+                raise InputError("data.unseen: its windows are all among those of the clients")
             apart = apart.assign(gc=_gc(more, data.jitter), client="", part=TEST)
             rows, every = pd.concat([seen, apart], ignore_index=True), np.concatenate([codes, more])
     if data.both_classes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from data_tools.errors import InputError
@@ -14,8 +15,8 @@ __all__ = ["Linear"]
 class Linear(nn.Module):
     """One score a row: a logit, or a log hazard ratio.
 
-    The linear unit begins at 0: without a norm the losses are convex, so that no start is better
-    than that of no effect, and features of any scale begin alike.
+    The linear unit begins as torch's: weights and bias uniform between -1 and 1 over the root of F.
+    Features that are not scaled, such as an age in years, begin with large random effects.
 
     Parameters
     ----------
@@ -23,6 +24,8 @@ class Linear(nn.Module):
         Columns F of the input.
     norm : str
         See `seqnorm.make_norm`; each feature counts as a channel of one position.
+    seed : int
+        Of the initial weights, the same under every norm. No other random number depends on it.
 
     Raises
     ------
@@ -31,20 +34,21 @@ class Linear(nn.Module):
 
     Examples
     --------
-    >>> import torch
-    >>> Linear(3, "batch")(torch.ones(2, 3)).tolist()
-    [0.0, 0.0]
+    >>> a, b = (Linear(3, norm, seed=1) for norm in ("none", "batch"))
+    >>> torch.equal(a.linear.weight, b.linear.weight), a(torch.ones(2, 3)).shape
+    (True, torch.Size([2]))
     """
 
-    def __init__(self, features: int, norm: str) -> None:
+    def __init__(self, features: int, norm: str, seed: int) -> None:
         super().__init__()
         if parse_norm(norm, features).name == "instance":
             # The mean of a feature over its one position is the feature itself.
             raise InputError("norm 'instance' makes every feature of a row 0; choose another")
         self.norm = make_norm(norm, features)
-        self.linear = nn.Linear(features, 1)
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
+        with torch.random.fork_rng(devices=[]):
+            # Unlike torch.manual_seed, this leaves the generators of other devices alone.
+            torch.default_generator.manual_seed(seed)
+            self.linear = nn.Linear(features, 1)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Turn rows (N, F) into scores (N,)."""

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data_tools.atomic import write_atomic
-from data_tools.errors import InputError, MissingFileError
+from data_tools.errors import FormatError, InputError, MissingFileError
 from federated.partition import partition
 from federated.tasks.linear import Linear
 from federated.tasks.outcomes import Label, Outcome, Survival
 from federated.tasks.parts import draw_parts
 from federated.tasks.table_file import read_table
-from federated.tasks.task import TEST
+from federated.tasks.task import POOLED, TEST, UNSEEN
 
 if TYPE_CHECKING:
     from federated.spec import Spec
@@ -113,9 +113,11 @@ class TableTask:
         self.held = held
         self.clients: tuple[str, ...] = tuple(sorted(set(held.client.tolist())))
         self.outcome: Outcome = Label() if held.target.shape[1] == 1 else Survival()
+        whose = {client: held.client == client for client in self.clients}
+        whose[POOLED] = np.ones(len(held.client), dtype=np.bool_)
         self._rows = {
-            (client, part): np.flatnonzero((held.client == client) & (held.part == part))
-            for client in self.clients
+            (client, part): np.flatnonzero(its & (held.part == part))
+            for client, its in whose.items()
             for part in np.unique(held.part).tolist()
         }
         self._inputs = torch.from_numpy(held.inputs)
@@ -129,6 +131,7 @@ class TableTask:
         ------
         FormatError
             For a file that is not as the spec says; see `federated.tasks.table_file.read_table`.
+            For a site with a name that means something else here.
         PartitionError
             For rows that cannot be split over clients as asked.
         """
@@ -137,6 +140,12 @@ class TableTask:
         scheme = spec.partition.build()
         rows = read_table(table, getattr(scheme, "column", None))
         split = partition(rows.columns, scheme)
+        for taken in (POOLED, UNSEEN):
+            if taken in split.clients:
+                raise FormatError(
+                    f"{table.path}: a site is named '{taken}', which has a meaning of its own in "
+                    "results; rename it"
+                )
         part = np.full(len(rows.target), "", dtype="<U10")
         names = np.full(len(rows.target), "", dtype=f"<U{max(map(len, split.clients))}")
         for client, mine in zip(split.clients, split.rows, strict=True):
@@ -190,11 +199,11 @@ class TableTask:
         return pd.read_csv(folder / "data" / "holdings.csv", keep_default_na=False)
 
     def build(self, norm: str, seed: int) -> nn.Module:
-        """Make the model, which begins at 0 whatever the seed."""
-        return Linear(self.held.inputs.shape[1], norm)
+        """Make the model, with initial weights by seed."""
+        return Linear(self.held.inputs.shape[1], norm, seed)
 
     def rows_of(self, client: str, part: str) -> Rows:
-        """A client's rows of a part, in the file's order; none where it has none."""
+        """A client's rows of a part, or those of all clients, ``POOLED``; in the file's order."""
         return self._take(self._rows.get((client, part), _NO_ROWS))
 
     def examples(self, client: str, part: str) -> int:

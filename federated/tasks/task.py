@@ -34,8 +34,8 @@ class Task(Protocol):
     clients : tuple of str
         Who trains, sorted.
     metrics : tuple of str
-        What :meth:`evaluate` measures beside the loss, all higher is better; the first one
-        chooses learning rates and rounds.
+        What :meth:`evaluate` measures beside the loss, all from 0 to 1 and higher is better; the
+        first one chooses learning rates and rounds. The server refuses what is out of range.
     digest : str
         Of the rows and who holds them: two runs of one digest have the same data.
     """

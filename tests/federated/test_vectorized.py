@@ -32,7 +32,8 @@ Terms = dict[str, float | str | bool]
 
 @dataclass(frozen=True)
 class Settings:
-    local_epochs: int = 2
+    local_epochs: int | None = 2
+    local_steps: int | None = None
     batch_size: int = 8
     optimizer: str = "sgd"
     weight_decay: float = 0.01
