@@ -13,6 +13,7 @@ from federated.spec import Spec, load_spec
 from federated.tasks import open_task, prepare_task
 from federated.tasks.outcomes import c_index, cox_loss
 from federated.tasks.table import TableTask
+from federated.tasks.task import POOLED
 
 SPEC = """
 name = "rows"
@@ -249,6 +250,34 @@ def test_holdings_name_sites_and_prevalence(make: Make, tmp_path: Path) -> None:
     assert table.loc["site-03", "positives"] == rows.loc[rows["site"] == 3, "ill"].sum()
 
 
+def test_pooled_are_the_rows_of_all_clients(make: Make, tmp_path: Path) -> None:
+    task = TableTask.prepare(make(labelled()), tmp_path)
+    assert POOLED not in task.clients
+    for part in parts(task):
+        each = [task.rows_of(client, part) for client in task.clients]
+        every = task.rows_of(POOLED, part)
+        assert task.examples(POOLED, part) == sum(task.examples(c, part) for c in task.clients)
+        wanted = torch.cat([torch.cat([rows.inputs, rows.target], 1) for rows in each])
+        found = torch.cat([every.inputs, every.target], 1)
+        assert sorted(found.tolist()) == sorted(wanted.tolist())
+        batches = list(task.batches(POOLED, part, 7, (0, 0)))
+        assert [len(batch.inputs) for batch in batches[:-1]] == [7] * (len(batches) - 1)
+        shuffled = torch.cat([batch.inputs for batch in batches])
+        assert not torch.equal(shuffled, every.inputs)
+        assert sorted(shuffled.tolist()) == sorted(every.inputs.tolist())
+    found_all = task.evaluate(drawn(task), POOLED, "test")
+    assert found_all["examples"] == task.examples(POOLED, "test")
+
+
+@pytest.mark.parametrize("name", ["pooled", "unseen"])
+def test_a_site_of_that_name_is_a_client_of_its_own(make: Make, tmp_path: Path, name: str) -> None:
+    rows = labelled().assign(site=lambda t: t["site"].replace("north", name))
+    task = TableTask.prepare(make(rows), tmp_path)
+    assert name not in task.clients
+    counts = sorted(sum(task.examples(c, p) for p in parts(task)) for c in task.clients)
+    assert counts == sorted(rows["site"].value_counts())
+
+
 # --- batches -------------------------------------------------------------------------------
 
 
@@ -410,19 +439,37 @@ def test_measuring_leaves_the_model_as_it_was(make: Make, tmp_path: Path) -> Non
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
 # --- the model -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("norm", ["none", "batch", "layer", "layer_seq", "group:2", "rms"])
-def test_every_norm_begins_without_an_effect_and_can_be_trained(
+def test_every_norm_begins_as_torch_does_and_can_be_trained(
     make: Make, tmp_path: Path, norm: str
 ) -> None:
     task = TableTask.prepare(make(labelled()), tmp_path)
     model = task.build(norm, 7)
     batch = next(task.batches("north", "train", 8, (0, 0)))
-    assert not model(batch.inputs).any()
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        wanted = torch.nn.Linear(2, 1)
+    assert same(model.linear.state_dict(), wanted.state_dict())
     torch.autograd.backward(task.loss(model, batch))
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
+
+
+def test_the_seed_alone_decides_with_what_the_model_begins(make: Make, tmp_path: Path) -> None:
+    task = TableTask.prepare(make(labelled()), tmp_path)
+    torch.manual_seed(3)
+    wanted = torch.rand(3)
+    torch.manual_seed(3)
+    one, again, other = (task.build("none", seed).state_dict() for seed in (5, 5, 6))
+    assert torch.equal(torch.rand(3), wanted)
+    assert same(one, again)
+    assert not same(one, other)
 
 
 def test_a_norm_that_does_not_suit_the_features_of_the_file_is_refused(
