@@ -16,7 +16,7 @@ from federated.run_config import read_run_config
 from federated.site import Learner, Site
 from federated.tasks import open_task
 
-__all__ = ["app"]
+__all__ = ["app", "site_of"]
 
 app = ClientApp()
 
@@ -31,7 +31,7 @@ def hello(message: Message, context: Context) -> Message:
 def train(message: Message, context: Context) -> Message:
     """Train for a round."""
     round_, received, terms = read_order(message)
-    site = _site(context)
+    site = site_of(context)
     fate = (site.learner.spec.participation, site.learner.cell.seed, site.client, round_)
     crashes(*fate)
     examples, metrics, arrays = site.train(round_, received, terms)
@@ -43,13 +43,14 @@ def train(message: Message, context: Context) -> Message:
 def evaluate(message: Message, context: Context) -> Message:
     """Measure the server's model, with what this client keeps of its own."""
     round_, received, _ = read_order(message)
-    site = _site(context)
+    site = site_of(context)
     return Message(
         answer(site.client, round_, 0, site.evaluate(round_, received)), reply_to=message
     )
 
 
-def _site(context: Context) -> Site:
+def site_of(context: Context) -> Site:
+    """The client of a node, ready for a round."""
     learner, folder = _learner_of(context)
     # The bits of a sum depend on how many threads share it.
     torch.set_num_threads(learner.spec.training.threads)

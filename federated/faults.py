@@ -43,5 +43,7 @@ def is_late(rules: Participation, seed: int, client: str, round: int) -> None:  
 
 
 def _draws(probability: float, kind: int, seed: int, client: str, round: int) -> bool:  # noqa: A002
+    if not probability:
+        return False  # almost always: a generator costs more than a message
     draw = np.random.default_rng([seed, round, zlib.crc32(client.encode()), kind])
     return bool(draw.random() < probability)

@@ -25,11 +25,11 @@ import torch
 from torch import Tensor, nn
 
 from data_tools.errors import InputError
+from federated.local_optimizer import LocalOptimizer
 from federated.policy.manifest import State
 from federated.strategies.drift import Drift
 from federated.strategies.names import check_optimizer
 from federated.strategies.strategy import Terms
-from seqnorm.training import TrainingConfig, make_optimizer
 
 if TYPE_CHECKING:
     from federated.tasks.task import Task
@@ -174,18 +174,27 @@ def train_locally(
     if not examples:
         return Trained(0, 0, math.nan, *drift.controls(0, learning_rate))
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    optimizer = _optimizer(model, training, learning_rate)
+    optimizer = LocalOptimizer(
+        [p for p in model.parameters() if p.requires_grad],
+        training.optimizer,
+        learning_rate=learning_rate,
+        weight_decay=training.weight_decay,
+        momentum=training.momentum,
+    )
     total, seen, steps = 0.0, 0, 0
     model.train()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(draw_seed(seed, client, round))
+        # Not torch.manual_seed, which notes down a stack trace for every kind of device.
+        torch.default_generator.manual_seed(draw_seed(seed, client, round))
+        if device.type == "cuda":
+            torch.cuda.manual_seed_all(draw_seed(seed, client, round))
         for batch, size in batches_of_round(task, client, round, seed, training):
             loss = task.loss(model, batch)
             value = loss.item()
             if not math.isfinite(value):
                 # The control of a round that went wrong would spoil all rounds that follow.
                 return Trained(examples, steps, value, *drift.controls(0, learning_rate))
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             torch.autograd.backward(loss)
             drift.hold()
             nn.utils.clip_grad_norm_(model.parameters(), training.clip)
@@ -265,23 +274,6 @@ def check_local(training: LocalSettings, terms: Terms, learning_rate: float) -> 
         check_optimizer(name, training.optimizer, training.momentum)
     if not 0 < learning_rate < math.inf:
         raise InputError(f"learning_rate must be positive and finite, got {learning_rate!r}")
-
-
-def _optimizer(
-    model: nn.Module, training: LocalSettings, learning_rate: float
-) -> torch.optim.Optimizer:
-    config = TrainingConfig(learning_rate=learning_rate, weight_decay=training.weight_decay)
-    adamw = make_optimizer(model, config)
-    if training.optimizer == "adamw":
-        return adamw
-    if training.optimizer != "sgd":
-        raise InputError(f"optimizer must be 'adamw' or 'sgd', got {training.optimizer!r}")
-    # The same groups: what is exempt from decay is so under both.
-    groups = [
-        {"params": group["params"], "weight_decay": group["weight_decay"]}
-        for group in adamw.param_groups
-    ]
-    return torch.optim.SGD(groups, lr=learning_rate, momentum=training.momentum)
 
 
 def draw_seed(seed: int, client: str, round: int) -> int:  # noqa: A002

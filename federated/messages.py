@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
@@ -47,11 +48,28 @@ def write_order(round: int, arrays: State, terms: Mapping[str, object]) -> Recor
 
 
 def read_order(message: Message) -> tuple[int, State, dict[str, float | str | bool]]:
-    """Read what :func:`write_order` wrote."""
+    """Read what :func:`write_order` wrote; the tensors are to be read alone."""
     content = message.content
     config = content.config_records[_CONFIG]
-    arrays = content.array_records[_ARRAYS].to_torch_state_dict()
-    return int(str(config[_ROUND])), dict(arrays), json.loads(str(config["terms"]))
+    return int(str(config[_ROUND])), _arrays(content), json.loads(str(config["terms"]))
+
+
+@dataclass
+class _Last:
+    """The order read last: in one process all clients of a round are sent the same one."""
+
+    content: RecordDict | None = None
+    arrays: State = field(default_factory=dict)
+
+
+_last = _Last()
+
+
+def _arrays(content: RecordDict) -> State:
+    if _last.content is not content:
+        _last.arrays = dict(content.array_records[_ARRAYS].to_torch_state_dict())
+        _last.content = content
+    return _last.arrays
 
 
 def answer(

@@ -57,12 +57,20 @@ class Rounds:
         Of the cell: its checkpoint is kept here, and taken up where there is one.
     timeout : float
         Seconds after which a client that has not answered is left out of its round.
+    say : callable
+        Takes lines for whoever looks on.
     """
 
     def __init__(
-        self, learner: Learner, grid: Grid, folder: Path, *, timeout: float = 3600.0
+        self,
+        learner: Learner,
+        grid: Grid,
+        folder: Path,
+        *,
+        timeout: float = 3600.0,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.learner, self.grid, self.timeout = learner, grid, timeout
+        self.learner, self.grid, self.timeout, self.say = learner, grid, timeout, say
         self.folder = folder
         spec = learner.spec
         self.strategy: Strategy = make_strategy(spec.strategy.name, spec.strategy.options)
@@ -254,10 +262,14 @@ class Rounds:
         """
         wanted = self.learner.task.clients
         deadline = time.monotonic() + self.timeout
+        told = False
         while True:
             self._welcome()
             if len(self.nodes) == len(wanted):
                 return
+            if not told:
+                self.say(f"{len(self.nodes)} of {len(wanted)} clients have come; waiting")
+                told = True
             if time.monotonic() > deadline:
                 break
             time.sleep(0.2)

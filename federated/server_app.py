@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from flwr.app import Context
@@ -37,23 +38,32 @@ def main(grid: Grid, context: Context) -> None:
         task = _rows(spec, folder)
         learner = Learner(spec, cell, task)
         timeout = spec.training.timeout
-        rounds = Rounds(learner, grid, folder / "cells" / cell.id, timeout=timeout)
-        rounds.run()
-        setting = Setting(spec, folder, {})
-        held = [(c, read_history(folder / "cells" / c.id)) for c in cells_of(spec)]
-        write_histories([(setting, c, history) for c, history in held], folder, task.metrics)
+        rounds = Rounds(learner, grid, folder / "cells" / cell.id, timeout=timeout, say=_say)
+        try:
+            rounds.run()
+        finally:
+            setting = Setting(spec, folder, {})
+            held = [(c, read_history(folder / "cells" / c.id)) for c in cells_of(spec)]
+            write_histories([(setting, c, h) for c, h in held], folder, task.metrics)
 
 
 def _rows(spec: Spec, folder: Path) -> Task:
     """The rows of a run's folder, drawn if they are not there as yet."""
     text, path = as_toml(spec), folder / "spec.toml"
-    if path.exists() and path.read_text() != text:
-        raise InputError(
-            f"{folder}: holds the rows of another spec; give another folder in the run config"
-        )
     try:
-        return open_task(spec, folder)
+        task = open_task(spec, folder)
     except MissingFileError:
         (folder / "data").mkdir(parents=True, exist_ok=True)
         write_atomic(path, text)
         return prepare_task(spec, folder)
+    if path.exists() and path.read_text() != text:
+        raise InputError(
+            f"{folder}: holds the rows of another spec; give another folder in the run config"
+        )
+    return task
+
+
+def _say(line: str) -> None:
+    """To the log of Flower's ServerApp, which is what ``flwr run --stream`` shows."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

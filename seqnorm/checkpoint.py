@@ -39,7 +39,7 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, A
     raw = save({name: _alone(tensor) for name, tensor in tensors.items()})
     digest = hashlib.sha256(raw).hexdigest()
     name = f"tensors-{digest[:16]}.safetensors"
-    entry = json.dumps({"tensors": name, "sha256": digest, "state": state}, indent=1)
+    entry = json.dumps({"tensors": name, "sha256": digest, "state": state})
     try:
         write_atomic(folder / name, raw)
         write_atomic(folder / STATE, entry)

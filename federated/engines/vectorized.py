@@ -102,7 +102,7 @@ class VectorizedGrid(InProcessGrid):
             warnings.warn(f"clients train one after the other: {reason}", stacklevel=3)
 
     def _site(self, order: Message) -> Site:
-        return client_app._site(self._contexts[order.metadata.dst_node_id])
+        return client_app.site_of(self._contexts[order.metadata.dst_node_id])
 
     def _train(self, orders: Sequence[Message]) -> list[Message]:
         sites = [self._site(order) for order in orders]

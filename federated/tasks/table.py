@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data_tools.atomic import write_atomic
-from data_tools.errors import FormatError, InputError, MissingFileError
+from data_tools.errors import InputError, MissingFileError
 from federated.partition import partition
 from federated.tasks.linear import Linear
 from federated.tasks.outcomes import Label, Outcome, Survival
 from federated.tasks.parts import draw_parts
 from federated.tasks.table_file import read_table
-from federated.tasks.task import POOLED, TEST, UNSEEN
+from federated.tasks.task import POOLED, TEST
 
 if TYPE_CHECKING:
     from federated.spec import Spec
@@ -131,7 +131,6 @@ class TableTask:
         ------
         FormatError
             For a file that is not as the spec says; see `federated.tasks.table_file.read_table`.
-            For a site with a name that means something else here.
         PartitionError
             For rows that cannot be split over clients as asked.
         """
@@ -140,12 +139,6 @@ class TableTask:
         scheme = spec.partition.build()
         rows = read_table(table, getattr(scheme, "column", None))
         split = partition(rows.columns, scheme)
-        for taken in (POOLED, UNSEEN):
-            if taken in split.clients:
-                raise FormatError(
-                    f"{table.path}: a site is named '{taken}', which has a meaning of its own in "
-                    "results; rename it"
-                )
         part = np.full(len(rows.target), "", dtype="<U10")
         names = np.full(len(rows.target), "", dtype=f"<U{max(map(len, split.clients))}")
         for client, mine in zip(split.clients, split.rows, strict=True):

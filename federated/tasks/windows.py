@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
 
 from data_tools.errors import MissingFileError
@@ -20,6 +19,7 @@ from federated.partition import Partition
 from federated.tasks.draw import draw_windows
 from federated.tasks.task import POOLED, TEST, UNSEEN
 from seqnorm.batches import LabelledWindows
+from seqnorm.holdout.metrics import Scored, auroc, average_precision
 from seqnorm.holdout.windows import WindowSet
 from seqnorm.models import build_model
 from seqnorm.training import predict
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from federated.spec import Spec
 
 __all__ = ["WindowTask"]
+
+_ONCE = np.ones((1, 1))  # every window counts once: no resample
 
 
 class WindowTask:
@@ -150,10 +152,12 @@ class WindowTask:
         logits = predict(model, held)
         if not np.isfinite(logits).all():
             return found | nothing
-        labels = held.labels.numpy()
+        labels = held.labels.numpy().astype(np.int64)
         loss = F.binary_cross_entropy_with_logits(torch.from_numpy(logits), held.labels)
         found |= nothing | {"loss": loss.item()}
         if 0 < labels.mean() < 1:
-            found["auprc"] = float(average_precision_score(labels, logits))
-            found["auroc"] = float(roc_auc_score(labels, logits))
+            gc, one_block = np.zeros(len(labels)), np.zeros(len(labels), dtype=np.int64)
+            scored = Scored(logits.astype(np.float64), labels, gc, one_block)
+            found["auprc"] = float(average_precision(scored, _ONCE)[0])
+            found["auroc"] = float(auroc(scored, _ONCE)[0])
         return found
