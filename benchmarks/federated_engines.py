@@ -311,7 +311,12 @@ def contest(work: Workload, repeats: int) -> list[Row]:
                 best[key] = min(best.get(key, row), row, key=lambda r: r.run)
         if work.ray_rounds != work.rounds:
             # So that Ray's weights have some to be compared with.
-            check([measure(work, "bare loop", work.ray_rounds, Path(name)), best["ray", 3]])
+            check(
+                [
+                    measure(work, "bare loop", work.ray_rounds, Path(name)),
+                    best["ray", work.ray_rounds],
+                ]
+            )
             check([row for row in best.values() if row.engine != "ray"])
         else:
             check(list(best.values()))

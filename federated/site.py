@@ -6,6 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Collection
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -52,6 +53,10 @@ class Learner:
 
     def fingerprint(self) -> str:
         """Digest of everything that the cell's numbers depend on, but the machine."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         parts = (as_json(self.spec), repr(self.cell), self.manifest.digest(), self.task.digest)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -94,7 +99,7 @@ class Site:
     def __init__(self, learner: Learner, client: str, kept: Path) -> None:
         self.learner = learner
         self.client = client
-        self.local = LocalState(kept)
+        self.local = LocalState(kept, made_of=learner.fingerprint())
 
     def train(
         self,
@@ -137,7 +142,7 @@ class Site:
             terms,
             shared=start.shared,
         )
-        metrics, sent = self.finish(round, trained, learner.state())
+        metrics, sent = self.finish(round, trained, start.state, learner.state())
         metrics["seconds"] = time.perf_counter() - began
         return trained.examples, metrics, sent
 
@@ -162,6 +167,7 @@ class Site:
         self,
         round: int,  # noqa: A002
         trained: Trained,
+        before: State,
         after: State,
     ) -> tuple[dict[str, float], State]:
         """Keep what is the client's own of what training has come to; the rest is to be sent.
@@ -170,8 +176,8 @@ class Site:
         ----------
         round : int
         trained : Trained
-        after : dict of str to Tensor
-            State of the whole model.
+        before, after : dict of str to Tensor
+            State of the whole model, with which it began and to which it has come.
 
         Returns
         -------
@@ -192,6 +198,7 @@ class Site:
         if keep and math.isfinite(trained.loss):
             self.local.save(self.client, round, keep)
         sent = {name: after[name] for name in manifest.sent_up(round)}
+        manifest.check_moved(before, after, tuple(sent), round)
         return metrics, sent | _part(trained.extras, UP)[0]
 
     def evaluate(
@@ -244,12 +251,15 @@ class Site:
         return start_local(rule, server, own=own, k=int(number))
 
     def _batches(self, rows: int | None = None) -> list[object]:
-        training = self.learner.spec.training
+        """Batches of the client's own rows: all of them, or one of so many drawn ones."""
+        learner = self.learner
         part = TEST if self.client == UNSEEN else TRAIN
-        batches = self.learner.task.batches(self.client, part, training.batch_size, None)
         if rows is None:
-            return list(batches)
-        return list(islice(batches, max(1, rows // training.batch_size)))
+            size = learner.spec.training.batch_size
+            return list(learner.task.batches(self.client, part, size, None))
+        # Stored rows lie by class, so the first of them would tell of labels.
+        order = (learner.cell.seed, 0)
+        return list(islice(learner.task.batches(self.client, part, rows, order), 1))
 
 
 def _part(tensors: State, prefix: str) -> tuple[State, State]:

@@ -1,17 +1,23 @@
 """FLamby's two tabular sets as CSV files that a spec's `[table]` reads: same rows, same split.
 
 Written from the description and the source of FLamby (Ogier du Terrail et al. 2022,
-https://arxiv.org/abs/2210.04620, github.com/owkin/FLamby, commit edacf54); no code is copied. The
-data are not in this repository. A source folder must hold
+https://arxiv.org/abs/2210.04620, github.com/owkin/FLamby, commit edacf54); no code is copied.
 
-- ``heart_disease_4sites.csv``: UCI Heart Disease, the ``processed.*.data`` files of the four sites
-  under one header (``site``, the 13 features, ``num``), missing values empty;
-- ``brca.csv`` and ``brca_train_test_split.csv``: the files of FLamby's ``fed_tcga_brca``, the
-  second one from its ``dataset_creation_scripts``.
+**The data are not in this repository**, neither the source files nor what is made of them. They
+have terms of their own: UCI Heart Disease is CC BY 4.0, TCGA's open tier forbids to identify
+patients. What it needs is a folder SOURCE with three files:
 
-Run it from the repository root::
+- ``heart_disease_4sites.csv``: UCI Heart Disease (archive.ics.uci.edu/dataset/45), the files
+  ``processed.{cleveland,hungarian,switzerland,va}.data`` under one header: ``site`` with those
+  names, ``age, sex, cp, trestbps, chol, fbs, restecg, thalach, exang, oldpeak, slope, ca, thal``
+  and ``num``; a missing value is an empty cell;
+- ``brca.csv``: ``flamby/datasets/fed_tcga_brca/brca.csv`` of FLamby's repository;
+- ``brca_train_test_split.csv``: ``dataset_creation_scripts/train_test_split.csv`` beside it.
 
-    python benchmarks/flamby/prepare.py SOURCE benchmarks/flamby/data
+The rows of each client are counted, and Hungary's are compared with a digest, so that other files
+are refused. Run from the repository root, with a folder outside of it to write to::
+
+    python benchmarks/flamby/prepare.py SOURCE FOLDER
 """
 
 import argparse

@@ -12,8 +12,7 @@ import argparse
 import json
 import os
 import tempfile
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -23,7 +22,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from methods import ADAM_CONSTANTS, FOLDS, METHODS, REPEATS, Method
+from folds import FOLDS, fold_scores, score
+from methods import ADAM_CONSTANTS, METHODS, REPEATS, Method
 from page import results_page
 from prepare import prepare
 
@@ -35,22 +35,22 @@ from federated.local_training import train_locally
 from federated.run import run_cell
 from federated.site import Learner
 from federated.spec import Spec, load_spec
-from federated.tasks.table import Held, Rows, TableTask
-from federated.tasks.task import POOLED
+from federated.tasks.table import Held, TableTask
+from federated.tasks.task import POOLED, TEST
 
 HERE = Path(__file__).parent
 SEEDS = (42, 43, 44, 45, 46)  # FLamby's
+POOLED_FILES = {"heart": "heart_pooled", "brca": "brca"}
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run: a method at a pair of rates; with a fold, inside the training rows."""
+    """One run: a method at a pair of rates."""
 
     method: Method
     rate: float
     eta: float | None
     seed: int
-    fold: int | None
 
     def spec(self, data: Path) -> Spec:
         """The spec of this run."""
@@ -65,7 +65,18 @@ class Job:
                 f"strategy.options.{key}={value}" for key, value in ADAM_CONSTANTS.items()
             ]
             overrides.append(f"strategy.options.eta={self.eta}")
-        return load_spec(HERE / f"{self.method.data}.toml", overrides)
+        spec = load_spec(HERE / f"{self.method.data}.toml", overrides)
+        if self.method.epochs is None:
+            return spec
+        # All rows at one place: one "round" of so many epochs.
+        training = replace(
+            spec.training,
+            rounds=1,
+            local_epochs=self.method.epochs,
+            local_steps=None,
+            optimizer="adamw",
+        )
+        return replace(spec, training=training)
 
 
 @cache
@@ -76,47 +87,41 @@ def rows_of(path: Path, toml: str) -> Held:
         return TableTask.prepare(spec, Path(folder)).held
 
 
+def trained_on(method: Method) -> str:
+    """Name of the file with the rows that a method trains on."""
+    return method.data if method.epochs is None else POOLED_FILES[method.data]
+
+
 def measure(job: Job, data: Path) -> dict[str, float]:
-    """Run a job; scores of the last round's model on test rows, or on those of a fold.
+    """Run a job; scores of the last round's model on the test rows.
 
     Returns
     -------
     dict of str to float
         ``pooled``: over the rows of all clients at once, prepared as FLamby prepares them;
-        ``own``: the same, each client's rows scaled as it scales its own; ``trained``: the one of
-        the two that is scaled as the rows it was trained on; ``client/NAME``: of a client's own
-        rows; ``clients``: the mean of these.
+        ``own``: the same, each client's rows scaled as it scales its own; ``client/NAME``: of a
+        client's own rows; ``clients``: the mean of these.
     """
     torch.set_num_threads(1)
-    own = rows_of(data / f"{job.method.data}.csv", job.method.data)
-    name = "heart_pooled" if job.method.data == "heart" else job.method.data
-    pooled = rows_of(data / f"{name}.csv", job.method.data)
-    part = "test"
-    if job.fold is not None:
-        own, pooled, part = with_fold(own, job.fold), with_fold(pooled, job.fold), "validation"
-    held = own if job.method.epochs is None else pooled
-    task = TableTask(held)
+    own, pooled = (
+        rows_of(data / f"{name}.csv", job.method.data)
+        for name in (job.method.data, POOLED_FILES[job.method.data])
+    )
+    task = TableTask(own if job.method.epochs is None else pooled)
     model = _federated(job, task, data) if job.method.epochs is None else _plain(job, task, data)
     everyone = task.clients
     scores = {
-        "pooled": _score(task, model, pooled, part, everyone),
-        "own": _score(task, model, own, part, everyone),
-        "trained": _score(task, model, held, part, everyone),
+        "pooled": score(task, model, pooled, TEST, everyone),
+        "own": score(task, model, own, TEST, everyone),
     }
-    each = {f"client/{name}": _score(task, model, own, part, [name]) for name in everyone}
+    each = {f"client/{name}": score(task, model, own, TEST, [name]) for name in everyone}
     return scores | each | {"clients": float(np.nanmean(list(each.values())))}
 
 
 def _plain(job: Job, task: TableTask, data: Path) -> torch.nn.Module:
-    """The rows of all clients at one place; FLamby's optimizer there is Adam."""
-    training = replace(
-        job.spec(data).training,
-        optimizer="adamw",
-        local_epochs=job.method.epochs,
-        local_steps=None,
-    )
+    """The rows of all clients at one place."""
     model = task.build("none", job.seed)
-    train_locally(model, task, POOLED, 1, job.seed, training, job.rate, {}, {})
+    train_locally(model, task, POOLED, 1, job.seed, job.spec(data).training, job.rate, {}, {})
     return model
 
 
@@ -136,58 +141,53 @@ def _federated(job: Job, task: TableTask, data: Path) -> torch.nn.Module:
     return model
 
 
-def _score(
-    task: TableTask, model: torch.nn.Module, held: Held, part: str, clients: Sequence[str]
-) -> float:
-    mine = np.isin(held.client, clients) & (held.part == part)
-    rows = Rows(torch.from_numpy(held.inputs[mine]), torch.from_numpy(held.target[mine]))
-    return task.evaluate_rows(model, rows)[task.metrics[0]]
-
-
-def with_fold(held: Held, fold: int) -> Held:
-    """Training rows alone, one fifth of each client's as validation, by outcome.
-
-    Every five folds are one repeat, with another order of the rows.
-    """
-    repeat, fold = divmod(fold, FOLDS)
-    train = np.flatnonzero(held.part == "train")
-    part = np.full(len(train), "train", dtype="<U10")
-    for client in np.unique(held.client):
-        mine = np.flatnonzero(held.client[train] == client)
-        mine = np.random.default_rng(repeat).permutation(mine)
-        mine = mine[np.argsort(held.target[train][mine, -1], kind="stable")]
-        part[mine[fold::FOLDS]] = "validation"
-    return Held(held.features, held.inputs[train], held.target[train], held.client[train], part)
-
-
-Measure = Callable[[Sequence[Job]], list[dict[str, float]]]
-
-
-def tuned(method: Method, run: Measure) -> list[dict[str, Any]]:
+def tuned(method: Method, pool: Executor, data: Path) -> list[dict[str, Any]]:
     """Cross-validated score of every pair of rates, the best first; of equals the smaller rate."""
-    folds = FOLDS * REPEATS[method.data]
-    found = run([Job(method, rate, eta, f, f) for rate, eta in method.grid() for f in range(folds)])
-    mean = np.reshape([scores["trained"] for scores in found], (-1, folds)).mean(1)
+    waited = [pool.submit(_cross_validated, method, rate, data) for rate in method.rates]
+    found = [score for future in waited for score in future.result()]
     grid: list[dict[str, Any]] = [
-        {"rate": rate, "eta": eta, "score": float(score)}
-        for (rate, eta), score in zip(method.grid(), mean, strict=True)
+        {"rate": rate, "eta": eta, "score": score}
+        for (rate, eta), score in zip(method.grid(), found, strict=True)
     ]
     return sorted(grid, key=lambda line: (np.isnan(line["score"]), -line["score"]))
 
 
-def everything(run: Measure) -> dict[str, Any]:
+def tested(
+    method: Method, best: dict[str, Any], pool: Executor, data: Path
+) -> list[dict[str, float]]:
+    """Scores of the chosen rates on the test rows, for every seed."""
+    jobs = [Job(method, best["rate"], best["eta"], seed) for seed in SEEDS]
+    return list(pool.map(measure, jobs, [data] * len(jobs)))
+
+
+def _cross_validated(method: Method, rate: float, data: Path) -> list[float]:
+    """Mean over the folds for each rate of the server."""
+    torch.set_num_threads(1)
+    etas = method.etas or (None,)
+    spec, plain = Job(method, rate, etas[0], 0).spec(data), method.epochs is not None
+    held = rows_of(data / f"{trained_on(method)}.csv", method.data)
+    folds = FOLDS * REPEATS[method.data]
+    return [float(np.mean(scores)) for scores in fold_scores(spec, held, etas, folds, plain)]
+
+
+def everything(pool: Executor, data: Path, scores: Path | None) -> dict[str, Any]:
     """Tune every method, then run every method: by its key, ``grid`` and ``runs``."""
-    grids = {}
-    for method in METHODS:
-        grids[method.key] = tuned(method, run)
-        print("chosen for", method.key, grids[method.key][0], flush=True)
-    done = {}
-    for method in METHODS:
-        best = grids[method.key][0]
-        runs = run([Job(method, best["rate"], best["eta"], seed, None) for seed in SEEDS])
-        done[method.key] = {"grid": grids[method.key], "runs": runs}
-        print(method.key, f"{np.mean([scores['pooled'] for scores in runs]):.4f}", flush=True)
-    return done
+    kept: dict[str, dict[str, Any]] = {"grid": {}, "runs": {}}
+    if scores and scores.is_file():
+        kept = json.loads(scores.read_text())
+    for step in kept:
+        for method in METHODS:
+            if method.key not in kept[step]:
+                found = (
+                    tuned(method, pool, data)
+                    if step == "grid"
+                    else tested(method, kept["grid"][method.key][0], pool, data)
+                )
+                kept[step][method.key] = found
+                print(step, method.key, found[0], flush=True)
+                if scores:
+                    write_atomic(scores, json.dumps(kept, indent=1) + "\n")
+    return {m.key: {step: found[m.key] for step, found in kept.items()} for m in METHODS}
 
 
 def main() -> None:
@@ -195,19 +195,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path, help="folder of the source files; see prepare.py")
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument(
-        "--scores", type=Path, help="keep all scores in this file; if it is there, draw them alone"
-    )
+    parser.add_argument("--scores", type=Path, help="a file to keep scores in, and to go on from")
     given = parser.parse_args()
-    if given.scores and given.scores.is_file():
-        done = json.loads(given.scores.read_text())
-    else:
-        with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(given.workers) as pool:
-            data = Path(folder)
-            prepare(given.source, data)
-            done = everything(lambda jobs: list(pool.map(measure, jobs, [data] * len(jobs))))
-        if given.scores:
-            write_atomic(given.scores, json.dumps(done, indent=1) + "\n")
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(given.workers) as pool:
+        prepare(given.source, Path(folder))
+        done = everything(pool, Path(folder), given.scores)
     write_atomic(HERE / "results.md", results_page(METHODS, done))
 
 

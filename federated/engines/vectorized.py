@@ -137,7 +137,8 @@ class VectorizedGrid(InProcessGrid):
             if isinstance(start, Message):
                 yield start
             else:
-                yield _finish(order, site, round_, *results[site], share)
+                trained, after = results[site]
+                yield _finish(order, site, round_, trained, start.state, after, share)
 
 
 def _begin(order: Message, site: Site, round: int, received: State) -> Begun | Message:  # noqa: A002
@@ -178,13 +179,14 @@ def _finish(
     site: Site,
     round: int,  # noqa: A002
     trained: Trained,
+    before: State,
     after: State,
     share: float,
 ) -> Message:
     """What a client answers after training; as long as its share of the cohort's time."""
     began = time.perf_counter()
     try:
-        metrics, arrays = site.finish(round, trained, after)
+        metrics, arrays = site.finish(round, trained, before, after)
         is_late(*_fate(site, round))
         metrics["seconds"] = share + time.perf_counter() - began
         content = answer(site.client, round, trained.examples, metrics, arrays)

@@ -185,11 +185,8 @@ class LocalState:
                 f"{path}: holds the state of client {whose[0]!r} of round {whose[1]!r}, not of "
                 f"{client!r} of round {round}; {remedy}"
             )
-        if about.get("made_of", "") != self.made_of:
-            raise LocalStateError(
-                f"{path}: is of a run of another spec or other data; remove {path.parent}, or give "
-                "this run another folder"
-            )
+        if about.get("made_of") != self.made_of:
+            raise LocalStateError(f"{path}: is of a run of another spec or other data; {remedy}")
         return tensors, first
 
 

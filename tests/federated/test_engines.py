@@ -332,7 +332,7 @@ def test_after_a_loss_that_is_not_finite_a_client_keeps_what_it_had(
         return iter(found)
 
     monkeypatch.setattr(WindowTask, "batches", batches)
-    history, _, folder = run_on_engine(engine)
+    history, _, folder = run_on_engine(engine, "training.local_epochs=1")
     refused = [e for e in history.events if e["event"] == "refused"]
     assert [(e["client"], e["round"]) for e in refused] == [("client-1", poisoned)]
     assert "loss is nan" in refused[0]["reason"]

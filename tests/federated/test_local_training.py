@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data_tools.errors import InputError
-from federated.local_training import Trained, draw_seed, train_locally
+from federated.engines.together import train_together
+from federated.local_training import Trained, batches_of_round, draw_seed, train_locally
 from federated.policy import parse_policy
 from federated.policy.manifest import State
 from federated.strategies import DOWN, KEPT, UP
@@ -21,7 +22,8 @@ from seqnorm.models import CNN
 
 @dataclass(frozen=True)
 class Settings:
-    local_epochs: int = 2
+    local_epochs: int | None = 2
+    local_steps: int | None = None
     batch_size: int = 4
     optimizer: str = "adamw"
     weight_decay: float = 0.0
@@ -75,6 +77,14 @@ class Rows:
 
     def evaluate(self, model: nn.Module, client: str, part: str) -> dict[str, float]:
         return {}
+
+
+class Plain(Rows):
+    """Without dropout."""
+
+    def build(self, norm: str, seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return CNN(norm=norm, channels=4, kernel_size=5, inner_kernel_size=3, dropout=0.0)
 
 
 TASK = Rows({"a": 13, "b": 12, "none": 0, "one": 1})
@@ -170,6 +180,101 @@ def test_later_rounds_see_the_orders_that_one_long_round_would_have_seen() -> No
     for number in (1, 2):
         trained(task=Watched({"a": 8}), number=number, seed=6)
     assert seen == [(6, 0), (6, 1), (6, 2), (6, 3)]
+
+
+class Numbered(Rows):
+    """Rows that say which they are."""
+
+    def batches(
+        self, client: str, part: str, batch_size: int, order: tuple[int, int] | None
+    ) -> Iterator[Any]:
+        places = np.arange(self.rows[client])
+        if order is not None:
+            np.random.default_rng(order).shuffle(places)
+        for first in range(0, len(places), batch_size):
+            yield (torch.from_numpy(places[first : first + batch_size]),)
+
+
+def shown(rows: int, number: int, steps: int, size: int = 4, seed: int = 0) -> list[list[int]]:
+    """Rows of every batch of a round of so many steps."""
+    settings = Settings(local_epochs=None, local_steps=steps, batch_size=size)
+    batches = batches_of_round(Numbered({"a": rows}), "a", number, seed, settings)
+    return [batch[0].tolist() for batch, _ in batches]
+
+
+@pytest.mark.parametrize("rows", [2, 4, 5, 12, 13, 14, 40])
+@pytest.mark.parametrize("steps", [1, 3, 7])
+def test_a_round_of_steps_has_that_many_at_every_client(rows: int, steps: int) -> None:
+    for number in (1, 2, 3):
+        assert len(shown(rows, number, steps)) == steps
+
+
+@pytest.mark.parametrize(("rows", "steps"), [(2, 3), (8, 5), (11, 7), (14, 2), (100, 9)])
+def test_rounds_of_steps_show_every_row_equally_often(rows: int, steps: int) -> None:
+    seen = np.zeros(rows, dtype=int)
+    for number in range(1, 12):
+        for batch in shown(rows, number, steps):
+            seen[batch] += 1
+        assert seen.max() - seen.min() <= 1
+
+
+def test_a_row_that_is_left_out_of_an_epoch_is_another_one_each_time() -> None:
+    seen = np.zeros(9, dtype=int)
+    for number in range(1, 101):
+        for batch in shown(9, number, 2):
+            assert len(batch) == 4
+            seen[batch] += 1
+    assert seen.sum() == 800
+    assert seen.min() > 75
+
+
+def test_rounds_of_steps_are_one_sequence_cut_in_pieces() -> None:
+    whole = shown(14, 1, 21)
+    assert [batch for number in range(1, 8) for batch in shown(14, number, 3)] == whole
+    # Asked for alone, as after a run was stopped or by a client that was away.
+    assert shown(14, 5, 3) == whole[12:15]
+    assert shown(14, 1, 21, seed=1) != whole
+
+
+def test_as_many_steps_as_epochs_have_give_the_bits_of_the_epochs() -> None:
+    # 13 rows: three batches of four and a row alone.
+    for number in (1, 2):
+        epochs = trained(number=number, local_epochs=2)
+        steps = trained(number=number, local_epochs=None, local_steps=6)
+        assert epochs[0] == steps[0]
+        assert same(epochs[2], steps[2])
+
+
+def test_a_round_of_steps_has_the_same_bits_whatever_came_before() -> None:
+    settings: dict[str, Any] = {"local_epochs": None, "local_steps": 5, "number": 3}
+    first, _, weights = trained(**settings)
+    trained("b", local_epochs=None, local_steps=2)
+    again, _, weights_again = trained(**settings)
+    assert first == again
+    assert first.steps == 5
+    assert same(weights, weights_again)
+
+
+@pytest.mark.parametrize("client", ["none", "one"])
+def test_a_client_without_a_batch_takes_none_of_the_steps(client: str) -> None:
+    got, before, after = trained(client, local_epochs=None, local_steps=5)
+    assert got.steps == 0
+    assert same(before, after)
+    assert len(shown(1, 2, 5, size=1)) == 5
+
+
+def test_clients_that_train_together_take_the_same_steps() -> None:
+    settings = Settings(None, 5, optimizer="sgd")
+    task, clients = Plain({"a": 13, "b": 12, "one": 1}), ("a", "b", "one")
+    model = task.build("batch", 0)
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    found = train_together(model, task, clients, 3, 0, settings, 0.05, [start] * 3, [{}] * 3, {})
+    for client, (together, state) in zip(clients, found, strict=True):
+        model.load_state_dict(start)
+        alone = train_locally(model, task, client, 3, 0, settings, 0.05, {}, {})
+        assert together.steps == alone.steps == (0 if client == "one" else 5)
+        for name, value in model.state_dict().items():
+            torch.testing.assert_close(state[name], value, rtol=1e-4, atol=1e-5)
 
 
 def test_the_last_row_alone_is_left_out_of_an_epoch() -> None:

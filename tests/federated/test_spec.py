@@ -75,13 +75,16 @@ def windows_spec() -> Spec:
 def test_a_spec_written_as_toml_reads_back_as_the_same_spec(
     tmp_path: Path, hospitals: Path
 ) -> None:
-    for spec in (windows_spec(), load_spec(hospitals), load_spec(hospitals, [COX])):
+    steps = load_spec(hospitals, ["training.local_steps=100"])
+    for spec in (windows_spec(), load_spec(hospitals), load_spec(hospitals, [COX]), steps):
         (tmp_path / "again.toml").write_text(as_toml(spec))
         assert load_spec(tmp_path / "again.toml") == spec
 
 
 def test_a_spec_written_as_json_reads_back_as_the_same_spec(hospitals: Path) -> None:
-    for spec in (windows_spec(), load_spec(hospitals, ["table.features=['age', 'weight']"])):
+    features = load_spec(hospitals, ["table.features=['age', 'weight']"])
+    steps = load_spec(hospitals, ["training.local_steps=100"])
+    for spec in (windows_spec(), features, steps):
         assert from_json(as_json(spec)) == spec
 
 
@@ -144,6 +147,15 @@ def test_shares_of_unequal_kinds_have_their_defaults(hospitals: Path) -> None:
     assert spec.participation.start == "server"
 
 
+def test_a_round_is_one_epoch_unless_epochs_or_steps_are_given(hospitals: Path) -> None:
+    found = [
+        (training.local_epochs, training.local_steps)
+        for override in ([], ["training.local_epochs=3"], ["training.local_steps=100"])
+        for training in (load_spec(hospitals, override).training,)
+    ]
+    assert found == [(1, None), (3, None), (None, 100)]
+
+
 def test_every_strategy_can_be_named() -> None:
     from federated.strategies import STRATEGY_NAMES
 
@@ -165,6 +177,12 @@ def test_every_strategy_can_be_named() -> None:
         ("training.rounds='many'", "key 'training.rounds'"),
         ("training.rounds=true", "key 'training.rounds'"),
         ("training.timeout=0", "key 'training.timeout'"),
+        ("training.local_epochs=0", "key 'training.local_epochs'"),
+        ("training.local_steps=0", "key 'training.local_steps'"),
+        (
+            "training.local_steps=9",
+            "key 'training.local_steps' does not go with 'training.local_epochs'; leave one of th",
+        ),
         ("training.batch_size=0", "key 'training.batch_size'"),
         ("training.learning_rates=[]", "key 'training.learning_rates'"),
         ("training.learning_rates=[0.1, 0.1]", "key 'training.learning_rates' names something tw"),

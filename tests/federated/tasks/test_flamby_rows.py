@@ -11,7 +11,7 @@ import pytest
 
 from data_tools.errors import InputError
 from federated.spec import load_spec
-from federated.tasks.table import TableTask
+from federated.tasks.table import Held, TableTask
 
 FLAMBY = Path(__file__).parents[3] / "benchmarks" / "flamby"
 
@@ -106,3 +106,29 @@ def test_other_rows_than_flambys_are_refused(source: Path, tmp_path: Path) -> No
     table.to_csv(tmp_path / "heart_disease_4sites.csv", index=False)
     with pytest.raises(InputError, match="site hungarian are not those of UCI"):
         script("prepare").heart(tmp_path)
+
+
+def test_folds_hold_out_every_training_row_once_a_repeat_and_no_test_row() -> None:
+    with_fold, rng = script("folds").with_fold, np.random.default_rng(0)
+    number = 203
+    held = Held(
+        np.array(["row"]),
+        np.arange(number, dtype=np.float32)[:, None],
+        rng.integers(0, 2, (number, 1)).astype(np.float64),
+        rng.choice(["a", "b", "c"], number, p=[0.6, 0.3, 0.1]),
+        rng.choice(["train", "test"], number, p=[0.8, 0.2]),
+    )
+    train = np.flatnonzero(held.part == "train")
+    out = []
+    for fold in range(10):
+        rows = with_fold(held, fold)
+        assert rows.inputs[:, 0].tolist() == train.tolist()
+        out.append(set(rows.inputs[rows.part == "validation", 0].astype(int).tolist()))
+        for client in "abc":
+            for label in (0, 1):
+                mine = (rows.client == client) & (rows.target[:, 0] == label)
+                share = (rows.part[mine] == "validation").sum()
+                assert abs(share - mine.sum() / 5) < 1
+    for repeat in (out[:5], out[5:]):
+        assert sorted(row for rows in repeat for row in rows) == train.tolist()
+    assert out[:5] != out[5:]
