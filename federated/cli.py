@@ -18,6 +18,7 @@ Examples:
   federated simulate examples/federated_ctcf.toml --override training.rounds=2 norms='["batch"]'
   federated study examples/federated_study.toml
   federated report runs/federated_ctcf
+  federated manifest examples/federated_ctcf.toml --norm batch --policy fedbn
   federated policies
 """
 
@@ -117,6 +118,34 @@ def report(folder: tyro.conf.Positional[Path]) -> None:
     _say(f"report: {write_report(folder)}")
 
 
+def manifest(
+    spec: tyro.conf.Positional[Path],
+    norm: str | None = None,
+    policy: str | None = None,
+) -> None:
+    """Print what becomes of every tensor of the spec's models.
+
+    Example: federated manifest examples/federated_ctcf.toml --norm batch --policy fedbn
+
+    Args:
+        spec: TOML file that describes the experiment; its data files need not be there.
+        norm: One of the spec's norms; all unless given.
+        policy: One of the spec's policies; all unless given.
+    """
+    from federated.policy import parse_policy
+    from federated.spec import load_spec
+    from federated.spec_check import models_of
+
+    loaded = load_spec(spec, runnable=False)
+    for name, known, given in (("norm", loaded.norms, norm), ("policy", loaded.policies, policy)):
+        if given is not None and given not in known:
+            raise InputError(f"the spec has no {name} {given!r}; it has {', '.join(known)}")
+    for one, model in models_of(loaded):
+        for rule in loaded.policies:
+            if norm in (None, one) and policy in (None, rule):
+                _say(f"norm {one}, {parse_policy(rule).manifest(model)}\n")
+
+
 def policies() -> None:
     """List the policies for normalization tensors that a spec takes.
 
@@ -151,4 +180,4 @@ def _say(line: str) -> None:
 
 def main() -> None:
     """Entry point."""
-    run("federated", DESCRIPTION, (simulate, study, report, policies, strategies))
+    run("federated", DESCRIPTION, (simulate, study, report, manifest, policies, strategies))

@@ -63,6 +63,8 @@ def _client(context: Context) -> str:
     clients = _learner_of(context)[0].task.clients
     name = context.node_config.get("client")
     if name is None:
+        if "partition-id" not in context.node_config:
+            raise InputError(f"node config: give this node its client, one of {clients}")
         number = int(context.node_config["partition-id"])
         return clients[number] if 0 <= number < len(clients) else ""
     if name not in clients:

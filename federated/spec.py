@@ -342,7 +342,7 @@ in double quotes: line 1 column 2 (char 1); it must be what federated.spec.as_js
     advice = "it must be what federated.spec.as_json writes"
     try:
         raw = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SpecError(f"the spec of the run is not JSON: {error}; {advice}") from error
     if not isinstance(raw, dict):
         raise SpecError(f"the spec of the run is no table of keys; {advice}")

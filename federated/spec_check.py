@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from federated.policy import NormPolicy
     from federated.spec import Participation, Spec, Strategy, Table, Training
 
-__all__ = ["LINEAR", "check_spec", "unknown"]
+__all__ = ["LINEAR", "check_spec", "models_of", "unknown"]
 
 LINEAR = "linear"
 """The model of a table."""
@@ -173,7 +173,7 @@ def _check_policies(spec: Spec) -> None:
     """Names of policies, that all of their phases occur, and that they suit the models."""
     policies = [_policy(name, spec.training.rounds) for name in spec.policies]
     check_once(policies=[policy.name for policy in policies])
-    for norm, model in _models(spec):
+    for norm, model in models_of(spec):
         for policy in policies:
             try:
                 policy.manifest(model)
@@ -198,8 +198,8 @@ def _policy(name: str, rounds: int) -> NormPolicy:
     return policy
 
 
-def _models(spec: Spec) -> Iterator[tuple[str, nn.Module]]:
-    """Build the model once with every norm."""
+def models_of(spec: Spec) -> Iterator[tuple[str, nn.Module]]:
+    """Build the spec's model once with every norm; no data are needed."""
     for norm in spec.norms:
         try:
             parse_norm(norm)
