@@ -12,7 +12,8 @@ What the formulas are, of a mean over the clients that moved by ``d`` from the s
   ``w += eta m / (sqrt(v) + tau)`` with ``v = b2 v + (1 - b2) d^2`` (Adam),
   ``v -= (1 - b2) d^2 sign(v - d^2)`` (Yogi), ``v += d^2`` and ``b1 = 0`` (Adagrad). Flower begins
   with ``v = 0``, the paper with ``tau^2`` or more; and Flower's FedAdam takes, unlike the paper's,
-  ``eta sqrt(1 - b2^(t+1)) / (1 - b1^(t+1))`` for eta in round t.
+  ``eta sqrt(1 - b2^(t+1)) / (1 - b1^(t+1))`` for eta in round t; with ``bias_correction = 0`` that
+  is taken back.
 - Median and trimmed mean of each weight (Yin et al. 2018, arXiv:1803.01498): without examples, and
   the trimmed mean cuts ``floor(beta n)`` of n clients on either side.
 - Krum and Multi-Krum (Blanchard et al. 2017, arXiv:1703.02757): the clients with the least sum of
@@ -92,16 +93,22 @@ class FlowerStrategy(Strategy):
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
         self.name = name
         self._options = dict(options)
+        self._corrected = bool(self._options.pop("bias_correction", 1))
         self._momenta: dict[str, dict[str, Float64s]] = {key: {} for key in _MOMENTA.get(name, ())}
         # A value that Flower does not take should be found before the first round.
         self._make()
 
-    def _make(self) -> Any:
+    def _make(self, round: int = 1) -> Any:  # noqa: A002
         kind = getattr(flower_strategies, FLOWER_STRATEGIES[self.name])
+        options = dict(self._options)
+        if not self._corrected:
+            # Flower multiplies eta by the inverse of this, and cannot be told not to.
+            first, second = (1 - options[f"beta_{i}"] ** (round + 1) for i in (1, 2))
+            options["eta"] *= first / second**0.5
         with muted():
             try:
                 # No node is sampled by Flower: who is asked is decided elsewhere, by seed.
-                return kind(fraction_train=0.0, weighted_by_key=_WEIGHT, **self._options)
+                return kind(fraction_train=0.0, weighted_by_key=_WEIGHT, **options)
             except ValueError as error:
                 raise InputError(f"strategy {self.name!r}: {error}") from error
 
@@ -111,7 +118,7 @@ class FlowerStrategy(Strategy):
         parameters: State,
         replies: Sequence[Reply],
     ) -> State:
-        flower = self._make()
+        flower = self._make(round)
         names = tuple(parameters)
         messages = [
             reply_message(

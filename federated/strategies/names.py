@@ -88,6 +88,7 @@ STRATEGY_OPTIONS: dict[str, dict[str, Option]] = {
         "beta_1": _DECAY_1,
         "beta_2": _DECAY_2,
         "tau": _TAU,
+        "bias_correction": Option(1, 0, 1, whole=True),
     },
     "fedyogi": {
         "eta": Option(0.01, open=True),
@@ -106,7 +107,8 @@ STRATEGY_OPTIONS: dict[str, dict[str, Option]] = {
     "scaffold": {"server_learning_rate": _POSITIVE, "clients": Option(None, 1, whole=True)},
     "fednova": {},
 }
-"""Options of each strategy. Those of Flower's strategies have Flower's names."""
+"""Options of each strategy. Those of Flower's strategies have Flower's names; with
+``bias_correction = 0`` FedAdam is the paper's, without what Flower's makes of eta in round t."""
 
 STRATEGY_HELP: dict[str, str] = {
     "fedavg": "mean of the clients' weights, by examples",

@@ -66,7 +66,9 @@ def adaptive(kind: str, eta: float, b1: float, b2: float, tau: float) -> Step:
         nonlocal m, v
         m = b1 * m + (1 - b1) * d
         rate = eta
-        if kind == "fedadam":
+        if kind == "paper":
+            v = b2 * v + (1 - b2) * d**2
+        elif kind == "fedadam":
             v = b2 * v + (1 - b2) * d**2
             rate = eta * np.sqrt(1 - b2 ** (number + 1)) / (1 - b1 ** (number + 1))
         elif kind == "fedyogi":
@@ -97,6 +99,11 @@ def adaptive(kind: str, eta: float, b1: float, b2: float, tau: float) -> Step:
             "fedadam",
             {"eta": 0.03, "beta_1": 0.5, "beta_2": 0.7, "tau": 0.1},
             lambda: adaptive("fedadam", 0.03, 0.5, 0.7, 0.1),
+        ),
+        (
+            "fedadam",
+            {"eta": 0.03, "beta_1": 0.5, "bias_correction": 0},
+            lambda: adaptive("paper", 0.03, 0.5, 0.99, 1e-3),
         ),
         ("fedyogi", {}, lambda: adaptive("fedyogi", 0.01, 0.9, 0.99, 1e-3)),
         ("fedadagrad", {"eta": 0.2}, lambda: adaptive("fedadagrad", 0.2, 0.0, 0.0, 1e-3)),
