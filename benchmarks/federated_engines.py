@@ -40,6 +40,7 @@ from federated.site import Learner
 from federated.spec import Spec, as_json, from_json
 from federated.strategies import learned, make_strategy, mean_by_examples
 from federated.tasks import open_task
+from federated.tasks.sites import write_names
 from federated.tasks.table import Held
 from federated.tasks.task import TEST, VALIDATION
 from seqnorm.checkpoint import load_checkpoint
@@ -124,9 +125,9 @@ def spec_of(work: Workload, rounds: int) -> Spec:
 
 def lay_rows(work: Workload, folder: Path) -> None:
     """Make the clients' rows and save them as a run saves those that it has prepared."""
-    (folder / "data").mkdir(parents=True)
     draw = np.random.default_rng(0)
     names = [f"client-{number:04d}" for number in range(work.clients)]
+    write_names(names, folder)
     if work.kind == "trivial":
         # A row that is measured, and no AUROC of it: that would be most of the work.
         rows = 3 * work.clients

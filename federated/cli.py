@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ Examples:
   federated simulate examples/federated_ctcf.toml --override training.rounds=2 norms='["batch"]'
   federated study examples/federated_study.toml
   federated report runs/federated_ctcf
+  federated share examples/federated_ctcf.toml --out sites
   federated manifest examples/federated_ctcf.toml --norm batch --policy fedbn
   federated policies
 """
@@ -105,6 +107,33 @@ def _run(
     _say(f"\ntables: {folder}/*.csv\nreport: {write_report(folder)}")
 
 
+def share(spec: tyro.conf.Positional[Path], out: Path) -> None:
+    """Draw a spec's rows and write a folder for each site, with its own rows alone.
+
+    Example: federated share examples/federated_ctcf.toml --out sites
+
+    The folder 'server' has no client's rows; give each SuperNode its own as node config 'folder'.
+
+    Args:
+        spec: TOML file that describes the experiment.
+        out: Folder in which the sites' folders are made.
+    """
+    from federated.spec import load_spec
+    from federated.tasks import prepare_task
+    from federated.tasks.task import UNSEEN
+
+    loaded = load_spec(spec)
+    if out.exists():
+        raise InputError(f"{out}: is there already; give another --out")
+    (out / "all" / "data").mkdir(parents=True)
+    task = prepare_task(loaded, out / "all")
+    for client in task.clients:
+        task.share(out / client, client)
+    task.share(out / "server", UNSEEN)
+    shutil.rmtree(out / "all")
+    _say(f"{out}: server, {', '.join(task.clients)}")
+
+
 def report(folder: tyro.conf.Positional[Path]) -> None:
     """Draw report.html of a run again from its tables.
 
@@ -180,4 +209,4 @@ def _say(line: str) -> None:
 
 def main() -> None:
     """Entry point."""
-    run("federated", DESCRIPTION, (simulate, study, report, manifest, policies, strategies))
+    run("federated", DESCRIPTION, (simulate, study, share, report, manifest, policies, strategies))

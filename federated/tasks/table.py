@@ -24,6 +24,7 @@ from federated.partition import partition
 from federated.tasks.linear import Linear
 from federated.tasks.outcomes import Label, Outcome, Survival
 from federated.tasks.parts import draw_parts
+from federated.tasks.sites import read_names, write_names
 from federated.tasks.table_file import read_table
 from federated.tasks.task import POOLED, TEST
 
@@ -94,6 +95,8 @@ class TableTask:
     Parameters
     ----------
     held : Held
+    clients : tuple of str, optional
+        All of the run, also those whose rows are not here; those of the rows unless given.
 
     Examples
     --------
@@ -109,9 +112,9 @@ class TableTask:
     (('here', 'there'), 1, 0)
     """
 
-    def __init__(self, held: Held) -> None:
+    def __init__(self, held: Held, clients: tuple[str, ...] | None = None) -> None:
         self.held = held
-        self.clients: tuple[str, ...] = tuple(sorted(set(held.client.tolist())))
+        self.clients: tuple[str, ...] = clients or tuple(sorted(set(held.client.tolist())))
         self.outcome: Outcome = Label() if held.target.shape[1] == 1 else Survival()
         whose = {client: held.client == client for client in self.clients}
         whose[POOLED] = np.ones(len(held.client), dtype=np.bool_)
@@ -154,7 +157,8 @@ class TableTask:
         holdings = split.table(rows.columns).to_csv(index=False, float_format="%.17g")
         write_atomic(folder / "data" / "holdings.csv", holdings)
         held.save(folder / "data" / "table.npz")
-        return cls(held)
+        write_names(split.clients, folder)
+        return cls(held, split.clients)
 
     @classmethod
     def load(cls, spec: Spec, folder: Path) -> TableTask:
@@ -167,7 +171,24 @@ class TableTask:
         InputError
             If it is damaged.
         """
-        return cls(Held.load(folder / "data" / "table.npz"))
+        return cls(Held.load(folder / "data" / "table.npz"), read_names(folder))
+
+    def share(self, folder: Path, client: str) -> None:
+        """Save what one site may know: its own rows, and the names of all clients.
+
+        Parameters
+        ----------
+        folder : path
+            Of the run at that site.
+        client : str
+            Or ``UNSEEN``: the server, which has no rows.
+        """
+        mine = self.held.client == client
+        own = {f.name: getattr(self.held, f.name) for f in fields(self.held)}
+        own |= {name: own[name][mine] for name in ("inputs", "target", "client", "part")}
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        Held(**own).save(folder / "data" / "table.npz")
+        write_names(self.clients, folder)
 
     @property
     def metrics(self) -> tuple[str, ...]:

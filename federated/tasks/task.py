@@ -62,6 +62,17 @@ class Task(Protocol):
         """
         ...
 
+    def share(self, folder: Path, client: str) -> None:
+        """Save what one site may know, its own rows alone, as the folder of the run there.
+
+        Parameters
+        ----------
+        folder : path
+        client : str
+            Or :data:`UNSEEN` for the server.
+        """
+        ...
+
     def build(self, norm: str, seed: int) -> nn.Module:
         """Make the model, with initial weights by seed."""
         ...

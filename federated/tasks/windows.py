@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from data_tools.errors import MissingFileError
 from federated.partition import Partition
 from federated.tasks.draw import draw_windows
+from federated.tasks.sites import read_names, write_names
 from federated.tasks.task import POOLED, TEST, UNSEEN
 from seqnorm.batches import LabelledWindows
 from seqnorm.holdout.metrics import Scored, auroc, average_precision
@@ -43,6 +44,8 @@ class WindowTask:
     windows : WindowSet
         Its table has ``client`` and ``part`` beside label and place; see `draw_windows`. First the
         clients' windows, then those of the site that never trains.
+    clients : tuple of str
+        All of the run, also those whose windows are not here.
 
     Notes
     -----
@@ -52,10 +55,8 @@ class WindowTask:
 
     metrics = ("auprc", "auroc")
 
-    def __init__(self, spec: Spec, windows: WindowSet) -> None:
-        self.spec, self.windows = spec, windows
-        names = windows.table["client"].to_numpy(dtype=np.str_)
-        self.clients: tuple[str, ...] = tuple(sorted(set(names) - {""}))
+    def __init__(self, spec: Spec, windows: WindowSet, clients: tuple[str, ...]) -> None:
+        self.spec, self.windows, self.clients = spec, windows, clients
         self._held: dict[tuple[str, str], LabelledWindows] = {}
 
     @classmethod
@@ -68,7 +69,8 @@ class WindowTask:
         windows = WindowSet(rows, drawn.codes, data.jitter)
         drawn.split.save(folder / "data")
         windows.save(folder / "data" / "windows.npz")
-        return cls(spec, windows)
+        write_names(drawn.split.clients, folder)
+        return cls(spec, windows, drawn.split.clients)
 
     @classmethod
     def load(cls, spec: Spec, folder: Path) -> WindowTask:
@@ -82,7 +84,27 @@ class WindowTask:
         path = folder / "data" / "windows.npz"
         if not path.is_file():
             raise MissingFileError(f"{path}: no such file; the server's side of the run draws it")
-        return cls(spec, WindowSet.load(path))
+        return cls(spec, WindowSet.load(path), read_names(folder))
+
+    def share(self, folder: Path, client: str) -> None:
+        """Save what one site may know: its own windows, and the names of all clients.
+
+        Parameters
+        ----------
+        folder : path
+            Of the run at that site.
+        client : str
+            Or ``UNSEEN``: the server, which has the windows of the site that never trains.
+        """
+        table = self.windows.table
+        name = "" if client == UNSEEN else client
+        mine = np.flatnonzero((table["client"] == name) & (table["part"] != ""))
+        own = table.iloc[mine].reset_index(drop=True)
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        WindowSet(own, self.windows.codes[mine], self.windows.margin).save(
+            folder / "data" / "windows.npz"
+        )
+        write_names(self.clients, folder)
 
     @cached_property
     def digest(self) -> str:

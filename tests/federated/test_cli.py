@@ -20,7 +20,7 @@ def federated(*arguments):
 
 
 @pytest.mark.parametrize(
-    "command", ["", "simulate", "study", "report", "manifest", "policies", "strategies"]
+    "command", ["", "simulate", "study", "share", "report", "manifest", "policies", "strategies"]
 )
 def test_help_has_an_example_and_loads_neither_torch_nor_flower(command):
     code = CODE.replace("main()", "\ntry:\n    main()\nexcept SystemExit:\n    pass\n") + (

@@ -24,6 +24,7 @@ from federated.run import run_cell
 from federated.run_config import read_run_config, run_config
 from federated.spec import as_json
 from federated.tasks import open_task
+from federated.tasks.task import UNSEEN
 from federated.tasks.windows import WindowTask
 from seqnorm.checkpoint import load_checkpoint
 
@@ -81,7 +82,9 @@ def test_ray_gives_the_bits_of_one_process(reference, opened, bits, tmp_path):
 
 
 @pytest.mark.slow
-def test_superlink_and_three_supernodes_give_the_bits_of_one_process(reference, bits, tmp_path):
+def test_superlink_and_three_supernodes_give_the_bits_of_one_process(
+    reference, opened, bits, tmp_path
+):
     spec, cell, wanted, _ = reference
     # Only what Flower reads of a project: the packages are found where they are installed.
     text = (PROJECT / "pyproject.toml").read_text()
@@ -90,11 +93,18 @@ def test_superlink_and_three_supernodes_give_the_bits_of_one_process(reference, 
     app_keys = text[text.index("[tool.flwr.app]") : text.index("[tool.ruff]")]
     head = '[project]\nname = "app"\nversion = "0.0.1"\nlicense = "MIT"\ndescription = "app"\n'
     (app / "pyproject.toml").write_text(head + app_keys)
-    run = tmp_path / "run"
-    nodes = [{"client": f"client-{number}"} for number in range(3)]
+    # Each site has a folder with its own rows alone, and the server has no client's.
+    task, _ = opened(spec, tmp_path / "all")
+    run = tmp_path / "server"
+    task.share(run, UNSEEN)
+    for client in task.clients:
+        task.share(tmp_path / client, client)
+    nodes = [{"client": name, "folder": str(tmp_path / name)} for name in task.clients]
     with Loopback(tmp_path, nodes) as deployment:
         deployment.run(app, run_config(spec, cell, run), until=run / "clients.csv")
     assert bits(run, cell) == wanted
+    assert not (run / "cells" / cell.id / "clients").exists()
+    assert (tmp_path / "client-1" / "cells" / cell.id / "clients" / "client-1").is_dir()
     assert not deployment.left()
 
 

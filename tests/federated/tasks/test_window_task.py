@@ -174,3 +174,22 @@ def test_a_part_of_one_class_is_an_error_unless_it_is_asked_for(small):
 def test_a_client_without_its_rows_is_told_so(spec, tmp_path):
     with pytest.raises(MissingFileError, match=r"windows\.npz: no such file"):
         open_task(spec, tmp_path)
+
+
+def test_a_site_is_given_its_own_rows_and_the_server_no_clients(task, spec, tmp_path):
+    rows, _ = task
+    for name in (*rows.clients, UNSEEN):
+        rows.share(tmp_path / name, name)
+        mine = open_task(spec, tmp_path / name)
+        assert mine.clients == rows.clients
+        for client in (*rows.clients, UNSEEN):
+            for part in (TRAIN, VALIDATION, TEST):
+                wanted = rows.examples(client, part) if client == name else 0
+                assert mine.examples(client, part) == wanted
+    mine = open_task(spec, tmp_path / "client-1")
+    pairs = zip(
+        mine.batches("client-1", TRAIN, 16, (0, 1)),
+        rows.batches("client-1", TRAIN, 16, (0, 1)),
+        strict=True,
+    )
+    assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in pairs)
