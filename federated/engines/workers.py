@@ -114,8 +114,8 @@ class WorkerGrid(InProcessGrid):
 
 _STILL_AT_WORK: Any = object()
 _START_SECONDS = 300
-# Imported once for all workers; torch would import the last for its first optimizer.
-_PRELOADED = ["federated.client_app", "federated.tasks.windows", "torch._dynamo"]
+# Imported once for all workers.
+_PRELOADED = ["federated.client_app", "federated.tasks.windows"]
 
 
 @dataclass
