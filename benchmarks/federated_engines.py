@@ -5,7 +5,7 @@ those that it has prepared, so that every engine, Ray's actors included, opens t
 way. Run it on a quiet machine from the repository root (about ten minutes)::
 
     python benchmarks/federated_engines.py            # writes benchmarks/federated_engines.md
-    python benchmarks/federated_engines.py --quick    # ten trivial clients, to the screen
+    python benchmarks/federated_engines.py --quick    # ten clients that echo, to the screen
 """
 
 from __future__ import annotations
@@ -28,10 +28,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from echo import app as echo_app
+from echo import echo, name_of
+from machine import processor
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from federated.cell import cells_of
+from federated.client_app import app as client_app
 from federated.guard import Reply
 from federated.local_training import train_locally
 from federated.policy import State
@@ -56,7 +60,9 @@ NOISE = 1e-4
 ROOT = Path(__file__).resolve().parents[1]
 OUT = Path(__file__).with_suffix(".md")
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "FLWR_TELEMETRY_ENABLED": "0"}
-QUIET |= {"FLWR_DISABLE_UPDATE_CHECK": "1", "PYTHONPATH": str(ROOT)}
+QUIET |= {"FLWR_DISABLE_UPDATE_CHECK": "1"}
+# So that Ray's actors and our workers find the app that echoes.
+QUIET |= {"PYTHONPATH": os.pathsep.join((str(ROOT), str(OUT.parent)))}
 
 
 # --- what is run ---------------------------------------------------------------------------------
@@ -68,7 +74,7 @@ class Workload:
 
     Attributes
     ----------
-    kind : {"trivial", "small CNN"}
+    kind : {"echo", "linear", "small CNN"}
     clients, rounds : int
     ray_rounds : int
         Rounds under Ray, where all would take too long.
@@ -84,16 +90,22 @@ class Workload:
         """As the tables have it."""
         return f"{self.kind}, {self.clients:,} clients"
 
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """Those that can run it: only clients that train can be trained together."""
+        return tuple(e for e in ENGINES if self.kind != "echo" or e != "vectorized")
+
     def rounds_on(self, engine: str) -> int:
         """How many rounds an engine is given."""
         return self.ray_rounds if engine == "ray" else self.rounds
 
 
 WORKLOADS = (
-    Workload("trivial", 10, 12, 12),
-    Workload("trivial", 100, 12, 12),
+    Workload("echo", 10, 12, 12),
+    Workload("echo", 100, 12, 12),
+    Workload("linear", 100, 12, 12),
     Workload("small CNN", 100, 6, 6),
-    Workload("trivial", 1_000, 12, 3),
+    Workload("echo", 1_000, 12, 3),
 )
 
 
@@ -106,7 +118,7 @@ def spec_of(work: Workload, rounds: int) -> Spec:
         "policies": ["fedavg"],
         "partition": {"scheme": "iid", "clients": work.clients},
     }
-    if work.kind == "trivial":
+    if work.kind != "small CNN":
         keys |= {
             "norms": ["none"],
             "model": {"name": "linear", "options": {}},
@@ -126,9 +138,9 @@ def spec_of(work: Workload, rounds: int) -> Spec:
 def lay_rows(work: Workload, folder: Path) -> None:
     """Make the clients' rows and save them as a run saves those that it has prepared."""
     draw = np.random.default_rng(0)
-    names = [f"client-{number:04d}" for number in range(work.clients)]
+    names = [name_of(number) for number in range(work.clients)]
     write_names(names, folder)
-    if work.kind == "trivial":
+    if work.kind != "small CNN":
         # A row that is measured, and no AUROC of it: that would be most of the work.
         rows = 3 * work.clients
         Held(
@@ -151,16 +163,17 @@ def lay_rows(work: Workload, folder: Path) -> None:
 # --- one run, in a process of its own ------------------------------------------------------------
 
 
-def run_once(engine: str, spec: Spec, folder: Path) -> None:
+def run_once(kind: str, engine: str, spec: Spec, folder: Path) -> None:
     """Run the only cell of a spec, and leave times and weights in the folder."""
     task, cell = open_task(spec, folder), cells_of(spec)[0]
     learner = Learner(spec, cell, task)
     began = time.perf_counter()
     if engine == "bare loop":
-        state, seconds = bare_loop(learner)
+        state, seconds = bare_loop(learner, trains=kind != "echo")
         total = time.perf_counter() - began
     else:
-        history = run_cell(spec, cell, task, folder, engine=engine, workers=WORKERS)
+        app = echo_app if kind == "echo" else client_app
+        history = run_cell(spec, cell, task, folder, engine=engine, workers=WORKERS, app=app)
         total = time.perf_counter() - began
         if history.events or not history.finished:
             raise SystemExit(f"{engine}: {history.events[:3]}")
@@ -170,8 +183,8 @@ def run_once(engine: str, spec: Spec, folder: Path) -> None:
     (folder / "times.json").write_text(json.dumps({"run": total, "rounds": seconds}))
 
 
-def bare_loop(learner: Learner) -> tuple[State, list[float]]:
-    """Train, average and measure, and nothing else: no message, no check, no file."""
+def bare_loop(learner: Learner, *, trains: bool) -> tuple[State, list[float]]:
+    """Train or echo, average and measure, and nothing else: no message, no check, no file."""
     spec, cell, task, model = learner.spec, learner.cell, learner.task, learner.model
     expected = learner.manifest.expected(1)
     learnt = learned(expected)
@@ -182,7 +195,10 @@ def bare_loop(learner: Learner) -> tuple[State, list[float]]:
     for number in range(1, spec.training.rounds + 1):
         began = time.perf_counter()
         replies = []
-        for client in task.clients:
+        for place, client in enumerate(task.clients):
+            if not trains:
+                replies.append(Reply(client, number, echo(place, state), {}, 2))
+                continue
             model.load_state_dict(state)
             found = train_locally(
                 model, task, client, number, cell.seed, spec.training, cell.learning_rate, {}, {}
@@ -196,7 +212,7 @@ def bare_loop(learner: Learner) -> tuple[State, list[float]]:
         state |= strategy.aggregate(number, before, parts)
         state |= mean_by_examples(replies, rest)
         model.load_state_dict(state)
-        for client in task.clients:
+        for client in task.clients if trains else ():
             for part in (VALIDATION, TEST):
                 task.evaluate(model, client, part)
         seconds.append(time.perf_counter() - began)
@@ -248,7 +264,7 @@ def measure(work: Workload, engine: str, rounds: int, rows: Path) -> Row:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "data").symlink_to(rows / "data")
-        command = [sys.executable, __file__, "--one", engine, as_json(spec), name]
+        command = [sys.executable, __file__, "--one", work.kind, engine, as_json(spec), name]
         began = time.perf_counter()
         with (folder / "said").open("w") as said:
             process = subprocess.Popen(
@@ -305,7 +321,7 @@ def contest(work: Workload, repeats: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         lay_rows(work, Path(name))
         for _ in range(repeats):
-            for engine in ENGINES:
+            for engine in work.engines:
                 row = measure(work, engine, work.rounds_on(engine), Path(name))
                 print(line_of(row), flush=True)
                 key = (engine, row.rounds)
@@ -367,10 +383,10 @@ def goals(rows: Sequence[Row]) -> list[Goal]:
 
     found = []
     for clients in (10, 100):
-        value = ratio("trivial", clients, "ray", "in-process", "run")
-        found.append(Goal(f"trivial, {clients} clients, run: Ray / in-process", value, least=20))
-    value = ratio("trivial", 1_000, "ray", "in-process", "round")
-    found.append(Goal("trivial, 1,000 clients, a round: Ray / in-process", value, least=10))
+        value = ratio("echo", clients, "ray", "in-process", "run")
+        found.append(Goal(f"echo, {clients} clients, run: Ray / in-process", value, least=20))
+    value = ratio("echo", 1_000, "ray", "in-process", "round")
+    found.append(Goal("echo, 1,000 clients, a round: Ray / in-process", value, least=10))
     for engine, what, least, most in (
         ("workers", "run", 2.5, None),
         ("workers", "round", 1.5, None),
@@ -417,14 +433,6 @@ def table_of_goals(found: Sequence[Goal]) -> str:
     return "\n".join(lines)
 
 
-def processor() -> str:
-    """Name the processor as the system does."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
-
-
 def report(rows: Sequence[Row], repeats: int) -> str:
     """The whole page."""
     found = goals(rows)
@@ -442,7 +450,9 @@ clients. *peak memory* is the highest sum of proportional set sizes (PSS) over a
 that it has started, looked at every tenth of a second or less often. *weights differ by*: largest
 difference from the first engine of the same clients and rounds, of the largest weight.
 
-*trivial*: a linear model of {FEATURES:,} features, one step on two rows a round. *small CNN*: two
+*echo*: {FEATURES:,} weights that clients send back and do not train, with measures that they make
+up, so that only the framework costs. *linear*: a linear model of {FEATURES:,} features, one step
+on two rows a round. *small CNN*: two
 convolutions of 8 channels with BatchNorm, about 64 sequences of {WIDTH} bases a client, batches of
 16, SGD. *bare loop* calls training and evaluation of one client after the other and averages: no
 messages, no checks, no files. *workers* and *ray* have {WORKERS} processes for clients. A round of
@@ -460,13 +470,13 @@ Goals held: {sum(goal.held for goal in found)} of {len(found)}.
 def main() -> None:
     """Measure, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="ten trivial clients, no file")
+    parser.add_argument("--quick", action="store_true", help="ten clients that echo, no file")
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        engine, spec, folder = options.one
-        run_once(engine, from_json(spec), Path(folder))
+        kind, engine, spec, folder = options.one
+        run_once(kind, engine, from_json(spec), Path(folder))
         return
     rows: list[Row] = []
     for work in WORKLOADS[:1] if options.quick else WORKLOADS:

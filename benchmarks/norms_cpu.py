@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import statistics
 import sys
 import time
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from machine import processor
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -245,14 +245,6 @@ def table(rows: list[Row]) -> str:
             f" | {'yes' if row.held else '**no**'} |"
         )
     return "\n".join(lines)
-
-
-def processor() -> str:
-    """Name the processor as the system does."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 def report(rows: list[Row], rounds: int) -> str:

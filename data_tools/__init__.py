@@ -4,13 +4,13 @@ What needs pandas or Biopython is loaded when it is first used, so that ``data-t
 need not load them.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 # At once, and not when first used: `encode` is a module and a function in it, and whoever loads
 # the module later would make `data_tools.encode` the module.
 from data_tools.encode import decode, encode, gc_fraction, one_hot, reverse_complement
 from data_tools.errors import InputError
+from data_tools.lazy import lazy_names
 
 if TYPE_CHECKING:
     from data_tools.genome import Genome
@@ -57,13 +57,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'data_tools' has no attribute '{name}'")
-    value = getattr(import_module(f"data_tools.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

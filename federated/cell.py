@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
+from seqnorm.runs.naming import in_name
+
 if TYPE_CHECKING:
     from flwr.app import UserConfig
 
@@ -47,10 +49,7 @@ class Cell:
     @property
     def id(self) -> str:
         """Name of the cell's folder."""
-        rate = f"{self.learning_rate:g}"
-        if float(rate) != self.learning_rate:
-            # Rates that differ only further down must not share a folder.
-            rate = repr(self.learning_rate)
+        rate = in_name(self.learning_rate)
         text = f"{self.norm}_{self.policy}_lr{rate}_seed{self.seed}"
         return re.sub(r"[^A-Za-z0-9._-]", "-", text)
 

@@ -1,16 +1,14 @@
 """The ``federated`` command."""
 
 import importlib.util
-import os
-import shlex
 import shutil
-import sys
 from pathlib import Path
 
 import tyro
 
 from data_tools.command_line import run
 from data_tools.errors import InputError
+from seqnorm.runs.command import Overrides, flat, run_attended, say
 
 DESCRIPTION = """Federated training of genomic models, with a policy for every normalization tensor.
 
@@ -29,7 +27,7 @@ def simulate(
     spec: tyro.conf.Positional[Path],
     out: Path | None = None,
     resume: bool = False,
-    override: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = (),
+    override: Overrides = (),
     workers: int | None = None,
 ) -> None:
     """Train norms under policies across clients on this machine, write tables and a report.
@@ -52,7 +50,7 @@ def study(
     spec: tyro.conf.Positional[Path],
     out: Path | None = None,
     resume: bool = False,
-    override: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = (),
+    override: Overrides = (),
     workers: int | None = None,
 ) -> None:
     """Run norms and policies under every skew and participation of the spec's study.
@@ -83,28 +81,26 @@ def _run(
 ) -> None:
     from federated.spec import load_spec
 
-    overrides = [item for group in override for item in group]
+    overrides = flat(override)
     loaded = load_spec(spec, overrides)
     _need_flower()
     from federated.report import write_report
     from federated.simulate import simulate as run_spec
 
     folder = Path("runs") / loaded.name if out is None else out
-    _say(f"{loaded.question}\nrun folder: {folder}")
-    count = len(os.sched_getaffinity(0)) if workers is None else workers
-    try:
-        found = run_spec(loaded, folder, study=study, resume=resume, workers=count, say=_say)
-    except KeyboardInterrupt:
-        command = ["federated", "study" if study else "simulate", str(spec)]
-        again = shlex.join([*command, "--out", str(folder), "--resume"])
-        if overrides:
-            again += " --override " + shlex.join(overrides)
-        _say(f"\nstopped; nothing is lost. Go on with:\n  {again}")
-        raise SystemExit(130) from None
+    found = run_attended(
+        ["federated", "study" if study else "simulate"],
+        spec,
+        loaded.question,
+        folder,
+        overrides,
+        workers,
+        lambda count: run_spec(loaded, folder, study=study, resume=resume, workers=count, say=say),
+    )
     for _, cell, outcome in found:
         if outcome.stopped:
-            _say(f"stopped early: {cell.id}: {outcome.stopped}")
-    _say(f"\ntables: {folder}/*.csv\nreport: {write_report(folder)}")
+            say(f"stopped early: {cell.id}: {outcome.stopped}")
+    say(f"\ntables: {folder}/*.csv\nreport: {write_report(folder)}")
 
 
 def share(spec: tyro.conf.Positional[Path], out: Path) -> None:
@@ -131,7 +127,7 @@ def share(spec: tyro.conf.Positional[Path], out: Path) -> None:
         task.share(out / client, client)
     task.share(out / "server", UNSEEN)
     shutil.rmtree(out / "all")
-    _say(f"{out}: server, {', '.join(task.clients)}")
+    say(f"{out}: server, {', '.join(task.clients)}")
 
 
 def report(folder: tyro.conf.Positional[Path]) -> None:
@@ -144,7 +140,7 @@ def report(folder: tyro.conf.Positional[Path]) -> None:
     """
     from federated.report import write_report
 
-    _say(f"report: {write_report(folder)}")
+    say(f"report: {write_report(folder)}")
 
 
 def manifest(
@@ -172,7 +168,7 @@ def manifest(
     for one, model in models_of(loaded):
         for rule in loaded.policies:
             if norm in (None, one) and policy in (None, rule):
-                _say(f"norm {one}, {parse_policy(rule).manifest(model)}\n")
+                say(f"norm {one}, {parse_policy(rule).manifest(model)}\n")
 
 
 def policies() -> None:
@@ -183,7 +179,7 @@ def policies() -> None:
     from federated.policy import POLICY_HELP
 
     for name, text in POLICY_HELP.items():
-        _say(f"{name:<14} {text}")
+        say(f"{name:<14} {text}")
 
 
 def strategies() -> None:
@@ -194,17 +190,12 @@ def strategies() -> None:
     from federated.strategies import STRATEGY_HELP
 
     for name, text in STRATEGY_HELP.items():
-        _say(f"{name:<14} {text}")
+        say(f"{name:<14} {text}")
 
 
 def _need_flower() -> None:
     if importlib.util.find_spec("flwr") is None:
         raise InputError("Flower is not installed; run: pip install 'seqnorm[federated]'")
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 def main() -> None:

@@ -53,7 +53,7 @@ def write_histories(
 
 def write_references(rows: list[dict[str, Any]], folder: Path, metrics: Sequence[str]) -> None:
     """Write ``references.csv``: what models of pooled and of single clients' rows come to."""
-    keys = [name for name in ("skew", "participation") if any(name in row for row in rows)]
+    keys = ["skew"] if any("skew" in row for row in rows) else []
     told = ["kind", "norm", "learning_rate", "seed", "round", "client", "part", "examples", "loss"]
     _write(folder / "references.csv", rows, [*keys, *told, *metrics])
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seqnorm.runs.naming import in_name
+
 if TYPE_CHECKING:
     from federated.spec import Spec
 
@@ -55,12 +57,6 @@ def settings_of(spec: Spec, folder: Path, *, study: bool) -> list[Setting]:
                 keys["participation"] = fraction
                 rules = replace(spec.participation, fraction=fraction)
                 changed = replace(changed, participation=rules)
-            title = "_".join(f"{key}{_shown(value)}" for key, value in keys.items())
+            title = "_".join(f"{key}{in_name(value)}" for key, value in keys.items())
             settings.append(Setting(changed, folder / "settings" / title, keys))
     return settings
-
-
-def _shown(value: float) -> str:
-    """A number as short as it can be: values that differ only further down have other folders."""
-    short = f"{value:g}"
-    return short if float(short) == value else repr(value)

@@ -188,7 +188,7 @@ class _Schedule:
         metrics = self.tasks[0].metrics
         write_histories([(s, cell, o.history) for s, cell, o in found], self.folder, metrics)
         if self.references:
-            order = [str(column) for column in ("skew", "kind", "norm", "learning_rate", "seed")]
+            order = ("skew", "kind", "norm", "learning_rate", "seed")
             rows.sort(key=lambda row: [str(row.get(column)) for column in order])
             write_references(rows, self.folder, metrics)
         return found

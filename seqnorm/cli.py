@@ -1,13 +1,11 @@
 """The ``seqnorm`` command."""
 
-import os
-import shlex
-import sys
 from pathlib import Path
 
 import tyro
 
 from data_tools.command_line import run
+from seqnorm.runs.command import Overrides, flat, run_attended, say
 
 DESCRIPTION = """Normalization layers for biological sequence models, and the experiments on them.
 
@@ -23,7 +21,7 @@ def holdout(
     spec: tyro.conf.Positional[Path],
     out: Path | None = None,
     resume: bool = False,
-    override: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = (),
+    override: Overrides = (),
     workers: int | None = None,
 ) -> None:
     """Train on some chromosomes, test on others, compare the norms, write tables and a report.
@@ -41,24 +39,23 @@ def holdout(
     """
     from seqnorm.holdout.spec import load_spec
 
-    overrides = [item for group in override for item in group]
+    overrides = flat(override)
     loaded = load_spec(spec, overrides)
     from seqnorm.holdout.report import write_report
     from seqnorm.holdout.run import run as run_experiment
 
     folder = Path("runs") / loaded.name if out is None else out
-    _say(f"{loaded.question}\nrun folder: {folder}")
-    count = len(os.sched_getaffinity(0)) if workers is None else workers
-    try:
-        run_experiment(loaded, folder, resume=resume, workers=count, say=_say)
-    except KeyboardInterrupt:
-        again = shlex.join(["seqnorm", "holdout", str(spec), "--out", str(folder), "--resume"])
-        if overrides:
-            again += " --override " + shlex.join(overrides)
-        _say(f"\nstopped; nothing is lost. Go on with:\n  {again}")
-        raise SystemExit(130) from None
+    run_attended(
+        ["seqnorm", "holdout"],
+        spec,
+        loaded.question,
+        folder,
+        overrides,
+        workers,
+        lambda count: run_experiment(loaded, folder, resume=resume, workers=count, say=say),
+    )
     summary = write_report(folder)
-    _say(f"\n{summary}\n\ntables: {folder}/*.csv\nreport: {folder / 'report.html'}")
+    say(f"\n{summary}\n\ntables: {folder}/*.csv\nreport: {folder / 'report.html'}")
 
 
 def report(folder: tyro.conf.Positional[Path]) -> None:
@@ -71,7 +68,7 @@ def report(folder: tyro.conf.Positional[Path]) -> None:
     """
     from seqnorm.holdout.report import write_report
 
-    _say(f"{write_report(folder)}\n\nreport: {folder / 'report.html'}")
+    say(f"{write_report(folder)}\n\nreport: {folder / 'report.html'}")
 
 
 def norms() -> None:
@@ -82,12 +79,7 @@ def norms() -> None:
     from seqnorm.kinds import KIND_HELP
 
     for kind, text in KIND_HELP.items():
-        _say(f"{kind:<10} {text}")
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+        say(f"{kind:<10} {text}")
 
 
 def main() -> None:

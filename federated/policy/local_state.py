@@ -8,7 +8,6 @@ server had, replays round r with the client's state of before r, and gets the sa
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 import shutil
@@ -18,6 +17,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from torch import Tensor
 
+from data_tools.atomic import sync_folder
 from data_tools.errors import InputError
 from seqnorm.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
@@ -102,7 +102,7 @@ class LocalState:
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
-        _sync(home)
+        sync_folder(home)
         for number in earlier[: max(0, len(earlier) + 1 - self.keep)]:
             shutil.rmtree(versions[number])
 
@@ -193,12 +193,3 @@ class LocalState:
 def _check_round(round: int) -> None:  # noqa: A002
     if isinstance(round, bool) or not isinstance(round, int) or round < 1:
         raise InputError(f"rounds are counted from 1, got {round!r}")
-
-
-def _sync(folder: Path) -> None:
-    """Make a rename last through a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,7 +1,8 @@
 """How the server makes new weights of the clients' replies. Names load when first used."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from data_tools.lazy import lazy_names
 
 if TYPE_CHECKING:
     from federated.strategies.average import mean_by_examples
@@ -56,13 +57,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'federated.strategies' has no attribute '{name}'")
-    value = getattr(import_module(f"federated.strategies.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -26,6 +26,7 @@ from seqnorm.holdout.measures import Measures, measure
 from seqnorm.holdout.spec import Model, Spec
 from seqnorm.holdout.windows import VALIDATION, WindowSet
 from seqnorm.models import build_model
+from seqnorm.runs.naming import in_name
 from seqnorm.training import TrainingConfig, fit, predict, resolve_device
 
 OnEpoch = Callable[[int], None]
@@ -45,10 +46,7 @@ class Trial:
     def id(self) -> str:
         """Name of its folder."""
         norm = self.norm.replace(":", "")
-        rate = f"{self.learning_rate:g}"
-        if float(rate) != self.learning_rate:
-            # Rates that differ only further down must not share a folder.
-            rate = repr(self.learning_rate)
+        rate = in_name(self.learning_rate)
         return f"{self.model}-{self.negatives}-{norm}-lr{rate}-s{self.seed}"
 
     @property

@@ -1,15 +1,12 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from toy_task import Rows
 
 from data_tools.errors import InputError
 from federated.engines.together import train_together
@@ -17,7 +14,6 @@ from federated.local_training import Trained, batches_of_round, draw_seed, train
 from federated.policy import parse_policy
 from federated.policy.manifest import State
 from federated.strategies import DOWN, KEPT, UP
-from seqnorm.models import CNN
 
 
 @dataclass(frozen=True)
@@ -31,63 +27,7 @@ class Settings:
     clip: float = 5.0
 
 
-class Rows:
-    """Clients with rows of random DNA; a batch is (sequences, labels)."""
-
-    metrics = ("accuracy",)
-    digest = ""
-
-    def __init__(self, rows: dict[str, int], poison: str = "") -> None:
-        self.rows = rows
-        self.poison = poison
-        self.clients = tuple(sorted(rows))
-
-    def holdings(self, folder: Path) -> pd.DataFrame:
-        return pd.DataFrame()
-
-    def build(self, norm: str, seed: int) -> nn.Module:
-        torch.manual_seed(seed)
-        return CNN(norm=norm, channels=4, kernel_size=5, inner_kernel_size=3, dropout=0.3)
-
-    def examples(self, client: str, part: str) -> int:
-        return self.rows[client]
-
-    def batches(
-        self, client: str, part: str, batch_size: int, order: tuple[int, int] | None
-    ) -> Iterator[Any]:
-        number = self.rows[client]
-        g = torch.Generator().manual_seed(sum(map(ord, client)))
-        x = F.one_hot(torch.randint(4, (number, 40), generator=g), 4).mT.float()
-        y = (torch.rand(number, generator=g) > 0.5).float()
-        if client == self.poison:
-            y[number // 2] = math.nan
-        places = np.arange(number)
-        if order is not None:
-            np.random.default_rng(order).shuffle(places)
-        for first in range(0, number, batch_size):
-            chosen = torch.from_numpy(places[first : first + batch_size])
-            yield x[chosen], y[chosen]
-
-    def inputs(self, batch: Any) -> Tensor:
-        x: Tensor = batch[0]
-        return x
-
-    def loss(self, model: nn.Module, batch: Any) -> Tensor:
-        return F.binary_cross_entropy_with_logits(model(batch[0])[:, 0], batch[1])
-
-    def evaluate(self, model: nn.Module, client: str, part: str) -> dict[str, float]:
-        return {}
-
-
-class Plain(Rows):
-    """Without dropout."""
-
-    def build(self, norm: str, seed: int) -> nn.Module:
-        torch.manual_seed(seed)
-        return CNN(norm=norm, channels=4, kernel_size=5, inner_kernel_size=3, dropout=0.0)
-
-
-TASK = Rows({"a": 13, "b": 12, "none": 0, "one": 1})
+TASK = Rows({"a": 13, "b": 12, "none": 0, "one": 1}, dropout=0.3)
 
 
 def trained(
@@ -142,7 +82,7 @@ def test_another_seed_or_round_gives_other_bits() -> None:
 
 
 def test_dropout_differs_between_clients_with_the_same_rows() -> None:
-    task = Rows({"ab": 12, "ba": 12})
+    task = Rows({"ab": 12, "ba": 12}, dropout=0.3)
     assert all(
         torch.equal(one[0], two[0])
         for one, two in zip(
@@ -265,7 +205,7 @@ def test_a_client_without_a_batch_takes_none_of_the_steps(client: str) -> None:
 
 def test_clients_that_train_together_take_the_same_steps() -> None:
     settings = Settings(None, 5, optimizer="sgd")
-    task, clients = Plain({"a": 13, "b": 12, "one": 1}), ("a", "b", "one")
+    task, clients = Rows({"a": 13, "b": 12, "one": 1}), ("a", "b", "one")
     model = task.build("batch", 0)
     start = {name: value.clone() for name, value in model.state_dict().items()}
     found = train_together(model, task, clients, 3, 0, settings, 0.05, [start] * 3, [{}] * 3, {})
@@ -300,7 +240,7 @@ def test_a_client_that_cannot_take_a_step_leaves_the_model_as_it_was(
 
 
 def test_a_loss_that_is_not_finite_stops_training_and_is_told() -> None:
-    task = Rows({"a": 12}, poison="a")
+    task = Rows({"a": 12}, poison="a", dropout=0.3)
     controls = {f"{DOWN}head.bias": torch.full((1,), 0.1)}
     got, _, after = trained(task=task, optimizer="sgd", extras=controls, terms={"scaffold": True})
     assert math.isnan(got.loss)

@@ -9,15 +9,13 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from toy_task import Rows
 
 from data_tools.errors import InputError
 from federated.engines import together as engine
@@ -25,7 +23,6 @@ from federated.engines.together import train_together, why_not
 from federated.local_training import Trained, train_locally
 from federated.policy.manifest import State
 from federated.strategies import DOWN, KEPT, UP
-from seqnorm.models import CNN
 
 Terms = dict[str, float | str | bool]
 
@@ -39,54 +36,6 @@ class Settings:
     weight_decay: float = 0.01
     momentum: float = 0.9
     clip: float = 1.0
-
-
-class Rows:
-    """Clients with rows of random DNA; a batch is (sequences, labels)."""
-
-    metrics = ("accuracy",)
-    digest = ""
-
-    def __init__(self, rows: dict[str, int], poison: str = "", dropout: float = 0.0) -> None:
-        self.rows, self.poison, self.dropout = rows, poison, dropout
-        self.clients = tuple(sorted(rows))
-
-    def holdings(self, folder: Path) -> pd.DataFrame:
-        return pd.DataFrame()
-
-    def build(self, norm: str, seed: int) -> nn.Module:
-        torch.manual_seed(seed)
-        sizes = {"channels": 4, "kernel_size": 5, "inner_kernel_size": 3}
-        return CNN(norm=norm, dropout=self.dropout, **sizes)
-
-    def examples(self, client: str, part: str) -> int:
-        return self.rows[client]
-
-    def batches(
-        self, client: str, part: str, batch_size: int, order: tuple[int, int] | None
-    ) -> Iterator[Any]:
-        number = self.rows[client]
-        g = torch.Generator().manual_seed(sum(map(ord, client)))
-        x = F.one_hot(torch.randint(4, (number, 40), generator=g), 4).mT.float()
-        y = (torch.rand(number, generator=g) > 0.5).float()
-        if client == self.poison:
-            y[number // 2] = math.nan
-        places = np.arange(number)
-        if order is not None:
-            np.random.default_rng(order).shuffle(places)
-        for first in range(0, number, batch_size):
-            chosen = torch.from_numpy(places[first : first + batch_size])
-            yield x[chosen], y[chosen]
-
-    def inputs(self, batch: Any) -> Tensor:
-        x: Tensor = batch[0]
-        return x
-
-    def loss(self, model: nn.Module, batch: Any) -> Tensor:
-        return F.binary_cross_entropy_with_logits(model(batch[0])[:, 0], batch[1])
-
-    def evaluate(self, model: nn.Module, client: str, part: str) -> dict[str, float]:
-        return {}
 
 
 # 17 leaves a row alone at the end of an epoch, 0 and 1 take no step, 21 and 29 end on 5 rows.

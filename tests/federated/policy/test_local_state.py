@@ -105,7 +105,7 @@ def test_a_kill_at_any_moment_leaves_the_state_of_the_round_before(
         elif point == "rename":
             patch.setattr(Path, "rename", killed)
         else:
-            patch.setattr(module, "_sync", killed)
+            patch.setattr(module, "sync_folder", killed)
         if not cleanly:  # a kill gives no time to tidy up
             patch.setattr(shutil, "rmtree", lambda *_, **__: None)
         with pytest.raises(KeyboardInterrupt):
