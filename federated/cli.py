@@ -3,12 +3,15 @@
 import importlib.util
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
 from data_tools.command_line import run
 from data_tools.errors import InputError
 from seqnorm.runs.command import Overrides, flat, run_attended, say
+
+Engine = Literal["in-process", "workers", "vectorized", "ray"]
 
 DESCRIPTION = """Federated training of genomic models, with a policy for every normalization tensor.
 
@@ -29,6 +32,7 @@ def simulate(
     resume: bool = False,
     override: Overrides = (),
     workers: int | None = None,
+    engine: Engine = "in-process",
 ) -> None:
     """Train norms under policies across clients on this machine, write tables and a report.
 
@@ -41,9 +45,12 @@ def simulate(
         out: Folder of the run; runs/<name of the spec> unless given.
         resume: Go on with a run that was stopped; begins one where there is none.
         override: key=value pairs that replace keys of the spec, as training.rounds=3.
-        workers: Federations at a time; one a core unless given. The tables do not depend on it.
+        workers: Processes; one a core unless given. The tables do not depend on it.
+        engine: Where clients run: one after the other in the process of their federation, of which
+            there are several at a time; in workers or Ray actors, a federation at a time; or
+            vectorized, trained together, for many clients of a small model.
     """
-    _run(spec, out, resume, override, workers, study=False)
+    _run(spec, out, resume, override, workers, engine, study=False)
 
 
 def study(
@@ -52,6 +59,7 @@ def study(
     resume: bool = False,
     override: Overrides = (),
     workers: int | None = None,
+    engine: Engine = "in-process",
 ) -> None:
     """Run norms and policies under every skew and participation of the spec's study.
 
@@ -65,9 +73,12 @@ def study(
         out: Folder of the run; runs/<name of the spec> unless given.
         resume: Go on with a run that was stopped; begins one where there is none.
         override: key=value pairs that replace keys of the spec, as training.rounds=3.
-        workers: Federations at a time; one a core unless given. The tables do not depend on it.
+        workers: Processes; one a core unless given. The tables do not depend on it.
+        engine: Where clients run: one after the other in the process of their federation, of which
+            there are several at a time; in workers or Ray actors, a federation at a time; or
+            vectorized, trained together, for many clients of a small model.
     """
-    _run(spec, out, resume, override, workers, study=True)
+    _run(spec, out, resume, override, workers, engine, study=True)
 
 
 def _run(
@@ -76,6 +87,7 @@ def _run(
     resume: bool,
     override: tuple[tuple[str, ...], ...],
     workers: int | None,
+    engine: Engine,
     *,
     study: bool,
 ) -> None:
@@ -95,7 +107,10 @@ def _run(
         folder,
         overrides,
         workers,
-        lambda count: run_spec(loaded, folder, study=study, resume=resume, workers=count, say=say),
+        lambda count: run_spec(
+            loaded, folder, study=study, resume=resume, workers=count, engine=engine, say=say
+        ),
+        [] if engine == "in-process" else ["--engine", engine],
     )
     for _, cell, outcome in found:
         if outcome.stopped:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
@@ -26,6 +27,8 @@ __all__ = [
 HELLO = "query.hello"
 TRAIN = "train"
 EVALUATE = "evaluate"
+
+T = TypeVar("T", ArrayRecord, ConfigRecord, MetricRecord)
 
 _ARRAYS, _CONFIG, _METRICS = "arrays", "config", "metrics"
 _EXAMPLES, _ROUND, _CLIENT = "num-examples", "server-round", "client"
@@ -50,7 +53,7 @@ def write_order(round: int, arrays: State, terms: Mapping[str, object]) -> Recor
 def read_order(message: Message) -> tuple[int, State, dict[str, float | str | bool]]:
     """Read what :func:`write_order` wrote; the tensors are to be read alone."""
     content = message.content
-    config = content.config_records[_CONFIG]
+    config = _record(content, _CONFIG, ConfigRecord)
     return int(str(config[_ROUND])), _arrays(content), json.loads(str(config["terms"]))
 
 
@@ -67,7 +70,7 @@ _last = _Last()
 
 def _arrays(content: RecordDict) -> State:
     if _last.content is not content:
-        _last.arrays = dict(content.array_records[_ARRAYS].to_torch_state_dict())
+        _last.arrays = dict(_record(content, _ARRAYS, ArrayRecord).to_torch_state_dict())
         _last.content = content
     return _last.arrays
 
@@ -106,10 +109,12 @@ def read_reply(content: RecordDict, client: str) -> Reply:
         If a record is missing or of another kind, or another client's name is in it.
     """
     try:
-        config, metrics = content.config_records[_CONFIG], dict(content.metric_records[_METRICS])
+        config = _record(content, _CONFIG, ConfigRecord)
+        metrics = dict(_record(content, _METRICS, MetricRecord))
         named, number, examples = config[_CLIENT], config[_ROUND], metrics.pop(_EXAMPLES)
-        records = content.array_records
-        arrays = dict(records[_ARRAYS].to_torch_state_dict()) if _ARRAYS in records else {}
+        arrays: State = {}
+        if _ARRAYS in content:
+            arrays = dict(_record(content, _ARRAYS, ArrayRecord).to_torch_state_dict())
         lists = [name for name, value in metrics.items() if not isinstance(value, int | float)]
         values = {n: float(v) for n, v in metrics.items() if n not in lists}  # type: ignore[arg-type]
     except Exception as error:
@@ -123,6 +128,14 @@ def read_reply(content: RecordDict, client: str) -> Reply:
         raise InputError(f"the metric {lists[0]!r} is no number")
     # The guard refuses what is no count, so it must see it as it came.
     return Reply(client, number, arrays, values, examples)  # type: ignore[arg-type]
+
+
+def _record(content: RecordDict, name: str, kind: type[T]) -> T:
+    """One record; Flower's ``config_records`` and the like sort all of them first."""
+    record = content[name]
+    if not isinstance(record, kind):
+        raise InputError(f"{name} is {type(record).__name__}, not {kind.__name__}")
+    return record
 
 
 def bytes_in(content: RecordDict) -> int:

@@ -1,7 +1,7 @@
 """What federated training is compared with: one model of all rows, and a model of each client's.
 
-Both train by the same code as a client does, with the same norm, learning rate, seed and as many
-epochs as a client has in all rounds, and are measured at the same times.
+Both train by the same code as a client does, with the same norm, learning rate, seed, patience and
+as many epochs as a client has in all rounds, and are measured at the same times.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_tools.atomic import write_atomic
 from federated.local_training import train_locally
+from federated.patience import is_spent
 from federated.tasks.task import POOLED, TEST, UNSEEN, VALIDATION
 
 if TYPE_CHECKING:
@@ -93,10 +94,11 @@ def run_reference(
         return rows
     rows = []
     trained = (POOLED,) if reference.kind == "pooled" else task.clients
-    total = spec.training.rounds
+    total, metric = spec.training.rounds, task.metrics[0]
     for number, client in enumerate(trained):
         seen = (*task.clients, UNSEEN) if client == POOLED else (client,)
         model = task.build(reference.norm, reference.seed)
+        own: list[dict[str, Any]] = []
         for at in range(1, total + 1):
             train_locally(
                 model,
@@ -109,8 +111,12 @@ def run_reference(
                 {},
                 {},
             )
-            rows += [row | {"round": at} for row in _measured(task, model, seen)]
+            own += [row | {"round": at} for row in _measured(task, model, seen)]
             on_round((number * total + at) / len(trained))
+            if is_spent(spec.training.patience, own, metric):
+                on_round((number + 1) * total / len(trained))
+                break
+        rows += own
     rows = [vars(reference) | row for row in rows]
     done.parent.mkdir(exist_ok=True)
     write_atomic(done, json.dumps(rows))

@@ -45,7 +45,8 @@ def run_cell(
     folder : path
         Of the run.
     on_reply : callable
-        Called after every client with the rounds that are done, a part of a round counting.
+        Called after every client (on Ray after every round) with the rounds that are done, a part
+        of a round counting.
     engine : str
         A key of `federated.engines.ENGINES`.
     workers : int
@@ -66,7 +67,8 @@ def run_cell(
     def body(grid: Grid) -> History:
         seconds = spec.training.timeout if timeout is None else timeout
         rounds.append(Rounds(learner, grid, folder / "cells" / cell.id, timeout=seconds))
-        return rounds[0].run()
+        # Ray tells of no single client, so of each round.
+        return rounds[0].run(lambda history: on_reply(len(history.rounds)))
 
     def replied(kind: str, done: int, of: int) -> None:
         behind = len(rounds[0].history.rounds)

@@ -18,8 +18,10 @@ from federated.aggregate import aggregate
 from federated.guard import Guard, Refusal, Reply, check_measures
 from federated.history import History, load_round, save_round
 from federated.messages import EVALUATE, HELLO, TRAIN, bytes_in, read_reply, write_order
+from federated.patience import is_spent
 from federated.policy import State
 from federated.site import Learner, Site
+from federated.spread import expected_spread, spread_of
 from federated.strategies import UP, Strategy, learned, make_strategy
 from federated.tasks.task import TEST, UNSEEN, VALIDATION
 
@@ -75,6 +77,7 @@ class Rounds:
         spec = learner.spec
         self.strategy: Strategy = make_strategy(spec.strategy.name, spec.strategy.options)
         self.state: State = dict(learner.initial)
+        self.spread: State = {}
         self.history = History()
         self.nodes: dict[str, int] = {}
         self.spare: set[int] = set()  # a simulation may have more nodes than there are clients
@@ -99,7 +102,11 @@ class Rounds:
         while not self.history.finished:
             number = len(self.history.rounds) + 1
             self._round(number)
-            self.history.finished = number >= total or self._no_better_since(number)
+            self.history.finished = number >= total or is_spent(
+                self.learner.spec.training.patience,
+                self.history.clients,
+                self.learner.task.metrics[0],
+            )
             self._save()
             on_round(self.history)
         return self.history
@@ -112,7 +119,7 @@ class Rounds:
         manifest, strategy = self.learner.manifest, self.strategy
         down = {name: self.state[name] for name in manifest.sent_down(number)}
         learnt = learned(manifest.expected(number))
-        down |= strategy.sent_down({name: self.state[name] for name in learnt})
+        down |= strategy.sent_down({name: self.state[name] for name in learnt}) | self.spread
         chosen, absent = self._sample(number)
         content = write_order(number, down, strategy.terms())
         bytes_down = bytes_in(content) * len(chosen)
@@ -123,6 +130,8 @@ class Rounds:
             sent = {name for r in accepted for name in r.arrays if not name.startswith(UP)}
             manifest.check_moved(self.state, after, tuple(sent), number, side="server")
             self.state = after
+            if self.learner.shrinks:
+                self.spread = spread_of(manifest, number, accepted) or self.spread
         self.history.rounds.append(
             {
                 "round": number,
@@ -191,6 +200,8 @@ class Rounds:
         minimum = self.learner.spec.participation.minimum
         expected = self.learner.manifest.expected(number)
         expected = expected | self.strategy.expected(expected)
+        if self.learner.shrinks:
+            expected |= expected_spread(self.learner.manifest, number)
         guard = Guard(expected, number, reference=down, minimum=0)
         accepted, refused = guard.check([reply for reply in replies if not _idle(reply)])
         # Of a reply that came twice one is refused and one stays, so this is by reply, not by name.
@@ -233,6 +244,7 @@ class Rounds:
 
     def _evaluate(self, number: int) -> None:
         down = {name: self.state[name] for name in self.learner.manifest.sent_down(number)}
+        down |= self.spread
         content = write_order(number, down, {})
         replies, _ = self._ask(number, EVALUATE, sorted(self.nodes), content)
         wanted = self.learner.task.metrics
@@ -325,21 +337,10 @@ class Rounds:
 
     # --- stopping and going on ----------------------------------------------------------------
 
-    def _no_better_since(self, number: int) -> bool:
-        patience, metric = self.learner.spec.training.patience, self.learner.task.metrics[0]
-        if patience is None:
-            return False
-        rows = [row for row in self.history.clients if row["part"] == VALIDATION]
-        scores = [
-            _mean([(row[metric], 1) for row in rows if row["round"] == r])
-            for r in range(1, number + 1)
-        ]
-        best = max(range(number), key=lambda i: -math.inf if math.isnan(scores[i]) else scores[i])
-        return number - (best + 1) >= patience
-
     def _save(self) -> None:
         tensors = {f"model/{name}": value for name, value in self.state.items()}
         tensors |= {f"server/{name}": value for name, value in self.strategy.state().items()}
+        tensors |= {f"spread/{name}": value for name, value in self.spread.items()}
         save_round(self.folder, tensors, self.history, self.learner.fingerprint())
 
     def _take_up(self) -> None:
@@ -348,6 +349,7 @@ class Rounds:
             tensors, self.history = found
             self.state = _named(tensors, "model/")
             self.strategy.load(_named(tensors, "server/"))
+            self.spread = _named(tensors, "spread/")
 
 
 def _idle(reply: Reply) -> bool:

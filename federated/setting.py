@@ -52,7 +52,7 @@ def settings_of(spec: Spec, folder: Path, *, study: bool) -> list[Setting]:
             changed = spec
             if skew is not None:
                 keys["skew"] = skew
-                changed = replace(changed, partition=spec.partition.with_dial(skew))
+                changed = changed.with_skew(skew)
             if fraction is not None:
                 keys["participation"] = fraction
                 rules = replace(spec.participation, fraction=fraction)

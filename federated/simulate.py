@@ -11,6 +11,7 @@ from typing import Any
 
 from data_tools.errors import InputError
 from federated.cell import Cell, cells_of
+from federated.engines import ENGINES
 from federated.history import History, read_history
 from federated.policy import parse_policy
 from federated.references import Reference, references_of, run_reference
@@ -48,6 +49,8 @@ class Outcome:
 
 Found = list[tuple[Setting, Cell, Outcome]]
 
+_WITH_PROCESSES = ("workers", "ray")
+
 
 def simulate(
     spec: Spec,
@@ -56,6 +59,7 @@ def simulate(
     study: bool = False,
     resume: bool = False,
     workers: int = 1,
+    engine: str = "in-process",
     say: Callable[[str], None] = print,
 ) -> Found:
     """Run a spec, or go on with a run that was stopped.
@@ -70,7 +74,11 @@ def simulate(
     resume : bool
         Go on with what the folder holds.
     workers : int
-        Cells at a time. The numbers do not depend on it.
+        Processes: cells at a time, or, of an engine that has processes for clients, these, and one
+        cell at a time. The numbers do not depend on it.
+    engine : str
+        A key of `federated.engines.ENGINES`. All give the same bits but ``"vectorized"``, so that
+        a run goes on with that one only if it began with it.
     say : callable
         Takes lines for the user.
 
@@ -89,18 +97,21 @@ def simulate(
     """
     if workers < 1:
         raise InputError(f"the number of workers must be at least 1, not {workers}")
+    if engine not in ENGINES:
+        raise InputError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
     if study and spec.study is None:
         raise InputError("the spec has no table 'study'; add one, or run: federated simulate")
     with faults_in_one_line(folder), locked(folder), termination_as_interrupt():
         parts = "settings" if study else "cells"
         text = as_toml(spec)
         record = Record.open(folder, spec.name, text, data_files(spec), parts=parts, resume=resume)
+        _check_engine(record, engine)
         record.begin(workers, spec.training.threads, ("flwr",))
+        record.content["sessions"][-1]["engine"] = engine
         try:
             began = time.perf_counter()
-            found = _Schedule(settings_of(spec, folder, study=study), folder, record).run(
-                workers, say
-            )
+            schedule = _Schedule(settings_of(spec, folder, study=study), folder, record)
+            found = schedule.run(workers, engine, say)
             record.content["sessions"][-1]["seconds"] = round(time.perf_counter() - began, 1)
             stopped = {
                 str(setting.folder.relative_to(folder) / cell.id): outcome.stopped
@@ -142,21 +153,23 @@ class _Schedule:
         if study is not None and study.references and settings[0].keys:
             self.references = _references(settings)
 
-    def run(self, workers: int, say: Callable[[str], None]) -> Found:
+    def run(self, workers: int, engine: str, say: Callable[[str], None]) -> Found:
         """Run what is left, and write the tables, those so far when it is stopped."""
         cells = list(dict.fromkeys(self.twins.values()))
         jobs = len(cells) * len(self.settings) + len(self.references)
         threads = self.settings[0].spec.training.threads
         outcomes: dict[tuple[str, str], Outcome] = {}
         rows: list[dict[str, Any]] = []
+        at_once, inside = (1, workers) if engine in _WITH_PROCESSES else (min(workers, jobs), 1)
         try:
             with (
                 Progress(self.each * jobs, self.each, "client rounds", say) as progress,
-                Pool(min(workers, jobs), threads, progress.step) as pool,
+                Pool(at_once, threads, progress.step) as pool,
             ):
                 for setting in self.settings:
                     for cell in cells:
-                        pool.submit((setting, cell), _cell_job, *_sent(setting), cell)
+                        job = (*_sent(setting), cell, engine, inside)
+                        pool.submit((setting, cell), _cell_job, *job)
                 for setting, reference in self.references:
                     pool.submit((setting, reference), _reference_job, *_sent(setting), reference)
                 for (setting, what), came in pool.finished():
@@ -243,7 +256,18 @@ def same_runs(spec: Spec, task: Task) -> dict[Cell, Cell]:
     }
 
 
-def _cell_job(spec_json: str, folder: Path, cell: Cell) -> Outcome:
+def _check_engine(record: Record, engine: str) -> None:
+    """Refuse to go on with other sums than those with which a run began."""
+    for session in record.content["sessions"]:
+        before = session["engine"]
+        if before != engine and "vectorized" in (before, engine):
+            raise InputError(
+                f"{record.folder}: was begun with the engine {before!r}, whose sums differ by "
+                f"rounding from those of {engine!r}; go on with that one, or give another --out"
+            )
+
+
+def _cell_job(spec_json: str, folder: Path, cell: Cell, engine: str, workers: int) -> Outcome:
     """What a worker process does for a cell."""
     spec, task = _opened(spec_json, folder)
     outcome = Outcome()
@@ -253,7 +277,9 @@ def _cell_job(spec_json: str, folder: Path, cell: Cell) -> Outcome:
         report_progress(_name(folder, cell.id), int(rounds * clients))
 
     try:
-        outcome.history = run_cell(spec, cell, task, folder, on_reply)
+        outcome.history = run_cell(
+            spec, cell, task, folder, on_reply, engine=engine, workers=workers
+        )
     except RunStoppedError as error:
         outcome.history, outcome.stopped = error.history, str(error)
     outcome.seconds = time.perf_counter() - began

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from federated.policy import (
     start_local,
 )
 from federated.spec import as_json
+from federated.spread import read_spread, send_statistics
 from federated.strategies import DOWN, KEPT, UP, Terms, learned
 from federated.tasks.task import TEST, TRAIN, UNSEEN, VALIDATION
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from federated.spec import Spec
     from federated.tasks.task import Task
 
-__all__ = ["Begun", "Learner", "Site"]
+__all__ = ["Begun", "Learner", "Site", "in_parts"]
 
 
 class Learner:
@@ -47,6 +48,7 @@ class Learner:
         self.spec, self.cell, self.task = spec, cell, task
         self.model = task.build(cell.norm, cell.seed)
         self.manifest: Manifest = parse_policy(cell.policy).manifest(self.model)
+        self.shrinks = spec.participation.start.startswith("shrink")
         self.initial: State = {
             name: value.detach().clone() for name, value in self.model.state_dict().items()
         }
@@ -158,7 +160,7 @@ class Site:
         manifest = self.learner.manifest
         extras, values = _part(received, DOWN)
         own, kept = _part(self.local.load(self.client, before_round=round) or {}, KEPT)
-        state = self._state(round, values, kept)
+        state = self._state(round, values, kept, extras)
         manifest.apply_to_training(self.learner.model, round)
         # FedProx holds near the server's weights what the server averages, nothing else.
         return Begun(state, {**extras, **own}, learned(manifest.expected(round)))
@@ -199,6 +201,8 @@ class Site:
             self.local.save(self.client, round, keep)
         sent = {name: after[name] for name in manifest.sent_up(round)}
         manifest.check_moved(before, after, tuple(sent), round)
+        if learner.shrinks:
+            sent |= send_statistics(manifest, round, after)
         return metrics, sent | _part(trained.extras, UP)[0]
 
     def evaluate(
@@ -214,32 +218,41 @@ class Site:
             ``part/metric`` of each part that the client holds.
         """
         learner = self.learner
-        _, values = _part(received, DOWN)
-        _, kept = _part(self.local.load(self.client, before_round=round + 1) or {}, KEPT)
-        learner.model.load_state_dict(self._state(round, values, kept))
-        parts = (TEST,) if self.client == UNSEEN else (VALIDATION, TEST)
-        return {
-            f"{part}/{name}": float(value)
-            for part in parts
-            for name, value in learner.task.evaluate(learner.model, self.client, part).items()
-        }
+        learner.model.load_state_dict(self.begin_measuring(round, received))
+        return in_parts(
+            {part: learner.task.evaluate(learner.model, self.client, part) for part in self.parts}
+        )
 
-    def _state(self, round: int, values: State, kept: State) -> State:  # noqa: A002
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Of its rows those that are measured."""
+        return (TEST,) if self.client == UNSEEN else (VALIDATION, TEST)
+
+    def begin_measuring(self, round: int, received: State) -> State:  # noqa: A002
+        """Put together the state of the whole model that :meth:`evaluate` measures."""
+        extras, values = _part(received, DOWN)
+        _, kept = _part(self.local.load(self.client, before_round=round + 1) or {}, KEPT)
+        return self._state(round, values, kept, extras)
+
+    def _state(self, round: int, values: State, kept: State, extras: State) -> State:  # noqa: A002
         """The whole model's, of what has come and what the client has."""
         learner, manifest = self.learner, self.learner.manifest
         names = manifest.kept(round)
         missing = [name for name in names if name not in kept]
         if missing:
-            kept = {**self._start(round, values, missing), **kept}
+            kept = {**self._start(values, missing, extras), **kept}
         kept = {name: kept[name] for name in names}
         return manifest.client_start(learner.initial, values, kept, round)
 
-    def _start(self, round: int, values: State, names: list[str]) -> State:  # noqa: A002
+    def _start(self, values: State, names: list[str], extras: State) -> State:
         """What a client without a past begins with, by the rule of the spec."""
         learner = self.learner
-        server = {name: values.get(name, learner.initial[name]) for name in names}
+        centre, between = read_spread(extras)
+        server = {n: centre.get(n, values.get(n, learner.initial[n])) for n in names}
+        server = {name: value.to(learner.initial[name]) for name, value in server.items()}
         rule, _, number = learner.spec.participation.start.partition(":")
-        if rule == "server" or not number:
+        # Before clients have sent anything, nobody knows how far apart they are.
+        if rule == "server" or (rule == "shrink" and not between):
             return start_local("server", server)
         # Statistics depend on the weights, so they are measured under those that have come.
         learner.model.load_state_dict({**learner.initial, **values})
@@ -248,7 +261,10 @@ class Site:
             own = client_statistics(learner.model, batches, inputs=learner.task.inputs)
         except InputError:
             return start_local("server", server)  # nothing here has running statistics
-        return start_local(rule, server, own=own, k=int(number))
+        k = sum(len(learner.task.inputs(batch)) for batch in batches)
+        if rule == "shrink" and k < 2:
+            return start_local("server", server)  # one row does not tell how far to trust it
+        return start_local(rule, server, own=own, k=k, between=between)
 
     def _batches(self, rows: int | None = None) -> list[object]:
         """Batches of the client's own rows: all of them, or one of so many drawn ones."""
@@ -260,6 +276,21 @@ class Site:
         # Stored rows lie by class, so the first of them would tell of labels.
         order = (learner.cell.seed, 0)
         return list(islice(learner.task.batches(self.client, part, rows, order), 1))
+
+
+def in_parts(measures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Measures of each part as a client answers them.
+
+    Examples
+    --------
+    >>> in_parts({"test": {"auroc": 0.75}})
+    {'test/auroc': 0.75}
+    """
+    return {
+        f"{part}/{name}": float(value)
+        for part, found in measures.items()
+        for name, value in found.items()
+    }
 
 
 def _part(tensors: State, prefix: str) -> tuple[State, State]:

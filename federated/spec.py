@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from federated.partition.holdings import AnyScheme
 
 __all__ = [
+    "Assay",
     "Data",
     "Model",
     "Participation",
@@ -126,6 +127,7 @@ class Partition:
     chromosomes: tuple[tuple[str, ...], ...] | None = None
     column: str | None = None
     sites: tuple[str, ...] | None = None
+    sizes: str | None = None
 
     def with_dial(self, value: float) -> "Partition":
         """The same scheme with another value of its dial.
@@ -181,6 +183,21 @@ class Partition:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Assay:
+    """How much the clients' assays differ; see `federated.partition.AssayVariation`.
+
+    Of windows the peaks that a client's assay misses carry label 0 among what it trains on and
+    chooses with; test windows, and those of the unseen site, keep the label of the files. Of a
+    table every numeric feature of a client is read with its gain and offset, the latter in standard
+    deviations of the feature over all rows; features of two values stay. Under the scheme
+    ``batch_confounded`` the clients of a batch have one assay.
+    """
+
+    dial: Annotated[float, Field(ge=0, le=5)]
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+@dataclass(frozen=True, config=STRICT)
 class Training:
     """Rounds, and how a client trains in each.
 
@@ -229,8 +246,9 @@ class Participation:
     functions of seed, round and client. With fewer than ``minimum`` usable replies a round leaves
     the weights as they are; after more than ``failed_rounds`` of these in a row the run stops.
     ``start``: the local state of a client without a past: ``"server"``, the server's, or
-    ``"adapt:K"``, statistics of K of its own rows without their labels; see
-    `federated.policy.start_local`.
+    ``"adapt:K"``, statistics of K of its own rows without their labels, or ``"shrink:K"``, between
+    these and the mean over the clients, for which clients send local statistics too; see
+    `federated.policy.start_local` and `federated.spread`.
     """
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -249,7 +267,9 @@ class Study:
     Attributes
     ----------
     skews
-        Values of the dial of the partition's scheme, such as ``rho`` of ``gc_skew``.
+        Values of the dial of the partition's scheme, such as ``rho`` of ``gc_skew``; or
+    skew_of
+        with ``"assay"``, of the assays' dial.
     participations
         Values of ``participation.fraction``.
     references
@@ -257,6 +277,7 @@ class Study:
     """
 
     skews: tuple[float, ...] = ()
+    skew_of: Literal["partition", "assay"] = "partition"
     participations: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
     references: bool = True
 
@@ -279,7 +300,14 @@ class Spec:
     table: Table | None = None
     strategy: Strategy = dataclass_field(default_factory=Strategy)
     participation: Participation = dataclass_field(default_factory=Participation)
+    assay: Assay | None = None
     study: Study | None = None
+
+    def with_skew(self, value: float) -> "Spec":
+        """The same experiment at another value of what its study's ``skews`` are values of."""
+        if self.study is not None and self.study.skew_of == "assay":
+            return replace(self, assay=replace(self.assay or Assay(0.0), dial=value))
+        return replace(self, partition=self.partition.with_dial(value))
 
 
 def load_spec(path: str | Path, overrides: Sequence[str] = (), *, runnable: bool = True) -> Spec:

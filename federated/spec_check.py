@@ -23,7 +23,7 @@ __all__ = ["LINEAR", "check_spec", "models_of", "unknown"]
 LINEAR = "linear"
 """The model of a table."""
 
-_START = re.compile(r"server|adapt:[1-9][0-9]*")
+_START = re.compile(r"server|adapt:[1-9][0-9]*|shrink:([2-9]|[1-9][0-9]+)")
 
 
 def check_spec(spec: Spec) -> None:
@@ -56,6 +56,10 @@ def _check_study(spec: Spec) -> None:
     if not (study.skews or study.participations):
         raise ValueError("table 'study' varies nothing; give 'skews' or 'participations'")
     check_once(study__skews=study.skews, study__participations=study.participations)
+    if study.skew_of == "assay":
+        if wrong := [skew for skew in study.skews if not 0 <= skew <= 5]:
+            raise ValueError(f"key 'study.skews': {wrong[0]:g} is no dial of an assay; 0 to 5 are")
+        return
     name = spec.partition.build().dial_name
     if study.skews and name is None:
         raise ValueError(
@@ -85,7 +89,7 @@ def _check_participation(
     if not _START.fullmatch(participation.start):
         raise ValueError(
             f"key 'participation.start': unknown '{participation.start}'; give 'server', or "
-            "'adapt:K' with K rows, as adapt:64"
+            "'adapt:K' or 'shrink:K' with K rows (of shrink at least 2), as adapt:64"
         )
 
 

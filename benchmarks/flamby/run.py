@@ -35,6 +35,7 @@ from federated.local_training import train_locally
 from federated.run import run_cell
 from federated.site import Learner
 from federated.spec import Spec, load_spec
+from federated.tasks.sites import write_names
 from federated.tasks.table import Held, TableTask
 from federated.tasks.task import POOLED, TEST
 
@@ -131,6 +132,7 @@ def _federated(job: Job, task: TableTask, data: Path) -> torch.nn.Module:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "data").mkdir()
         task.held.save(Path(folder) / "data" / "table.npz")
+        write_names(task.clients, Path(folder))
         run_cell(spec, cell, task, Path(folder), engine="vectorized")
         made_of = Learner(spec, cell, task).fingerprint()
         saved = load_round(Path(folder) / "cells" / cell.id, made_of)

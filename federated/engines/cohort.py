@@ -9,7 +9,6 @@ finite, stays as it is while the others go on.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.utils import _pytree as pytree
 
-import seqnorm
 from data_tools.errors import InputError
+from federated.engines.stacks import for_stacks, form_of, joined
 from federated.local_training import LocalSettings, Trained
 from federated.policy.manifest import State
 from federated.strategies.drift import Drift
@@ -141,16 +139,14 @@ class Cohort:
             for name, value in self.weights.items()
         }
         buffers = {name: _taken(value, rows) for name, value in self.buffers.items()}
-        batch, axes = _joined(batches)
+        batch, axes = joined(batches)
 
         def loss(own: State, its: State, rows_of: Any) -> Tensor:
             given = {f"model.{name}": value for name, value in (own | its).items()}
             found: Tensor = functional_call(self.loss, given, (rows_of,))
             return found
 
-        # The native kernels would be called client by client, since weights differ.
-        with warnings.catch_warnings(), seqnorm.backend("reference"):
-            warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+        with for_stacks():
             losses = vmap(loss, in_dims=(0, 0, axes))(weights, buffers, batch)
             wanted = [weights[name] for name in weights if name in self.learned]
             found = torch.autograd.grad(losses.sum(), wanted, allow_unused=True)
@@ -167,7 +163,7 @@ class Cohort:
             drawn = run.draw()
             if drawn is not None:
                 batch, size = drawn
-                group = groups.setdefault(_form(batch), ([], [], size))
+                group = groups.setdefault(form_of(batch), ([], [], size))
                 group[0].append(place)
                 group[1].append(batch)
         return list(groups.values())
@@ -268,18 +264,6 @@ def _stacked(runs: Sequence[Run], name: str, value: Tensor) -> Tensor:
         return torch.stack([run.start.get(name, value).to(value) for run in runs])
 
 
-def _joined(batches: Sequence[Any]) -> tuple[Any, Any]:
-    """Batches of one form as one batch with an axis of clients, and where that axis is."""
-    leaves = [pytree.tree_leaves(batch) for batch in batches]
-    form = pytree.tree_structure(batches[0])
-    columns = [
-        torch.stack(column) if isinstance(column[0], Tensor) else column[0]
-        for column in zip(*leaves, strict=True)
-    ]
-    axes = [0 if isinstance(column, Tensor) else None for column in columns]
-    return pytree.tree_unflatten(columns, form), pytree.tree_unflatten(axes, form)
-
-
 def _taken(stack: Tensor, rows: Tensor | None) -> Tensor:
     """Some clients' part: the stack itself for all of them, a copy otherwise."""
     return stack if rows is None else stack[rows]
@@ -288,12 +272,3 @@ def _taken(stack: Tensor, rows: Tensor | None) -> Tensor:
 def _put(stack: Tensor, rows: Tensor | None, value: Tensor) -> None:
     if rows is not None:
         stack[rows] = value.detach()
-
-
-def _form(batch: Any) -> Any:
-    """What batches must have in common to be stacked."""
-    leaves, form = pytree.tree_flatten(batch)
-    return str(form), tuple(
-        (tuple(leaf.shape), leaf.dtype) if isinstance(leaf, Tensor) else repr(leaf)
-        for leaf in leaves
-    )

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from federated.partition.checks import Ints, PartitionError, numbers, real, whole
+from federated.partition.checks import Floats, Ints, PartitionError, numbers, real, whole
 from federated.partition.drawn import Scheme
 from federated.partition.groups import Groups, deal_classes
 
@@ -15,25 +15,31 @@ _TRIES = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSkew(Scheme):
-    """Each class is shared out over the clients by a Dirichlet draw of its own.
+    """Classes are shared out over the clients by Dirichlet draws.
 
-    Class c gives client k the share ``q[c, k]``, ``q[c] ~ Dirichlet(alpha, ..., alpha)``: of mean
-    ``1/K`` and variance ``(1/K)(1 - 1/K)/(K alpha + 1)``. Sizes of clients differ as well. A group
-    with several labels counts as the commonest among its rows, the largest of equals.
+    With ``sizes = "drawn"`` class c gives client k the share ``q[c, k]``, ``q[c] ~ Dirichlet(alpha,
+    ..., alpha)``: of mean ``1/K`` and variance ``(1/K)(1 - 1/K)/(K alpha + 1)``. Sizes of clients
+    differ as well. With ``sizes = "equal"`` every client has as many rows, and the classes among
+    them by ``q[k] ~ Dirichlet(alpha p)``, p the classes' shares of the table; clients draw in
+    random order, and where a class is used up a client takes more of the others: the last ones
+    have what is left. A group with several labels counts as the commonest among its rows, the
+    largest of equals.
 
     Parameters
     ----------
     alpha : float
         The dial, above 0. Towards infinity: every client has the prevalence of the whole table.
-        Towards 0: each class goes to one client.
+        Towards 0: each class goes to one client, or, with equal sizes, each client has as few
+        classes as can be. The same alpha is another skew under the other ``sizes``.
+    sizes : {"drawn", "equal"}
     min_rows : int, default 1
         The shares are drawn anew, at most 1000 times, until every client has as many rows: the
         law is then the Dirichlet's, given that this holds. 0 leaves it as it is.
 
     References
     ----------
-    Yurochkin et al. 2019, https://arxiv.org/abs/1905.12022 (this form). Hsu, Qi, Brown 2019,
-    https://arxiv.org/abs/1909.06335 (the same dial, with clients of equal size).
+    Yurochkin et al. 2019, https://arxiv.org/abs/1905.12022 (``"drawn"``). Hsu, Qi, Brown 2019,
+    https://arxiv.org/abs/1909.06335 (``"equal"``).
 
     Examples
     --------
@@ -47,21 +53,24 @@ class LabelSkew(Scheme):
     dial_name: ClassVar[str | None] = "alpha"
 
     alpha: float
+    sizes: str = "drawn"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         real("alpha", self.alpha, 0, np.inf, above=True)
+        if self.sizes not in ("drawn", "equal"):
+            raise PartitionError(f"sizes = {self.sizes!r}: give 'drawn' or 'equal'")
 
     def assign(self, groups: Groups) -> Ints:
         """Client of each group, shape (G,)."""
         labels = numbers(groups.rows, "label", "a label skew")
         values, codes = np.unique(labels, return_inverse=True)
         classes = groups.mode(codes.astype(np.int64))
-        totals = np.bincount(classes, weights=groups.size, minlength=len(values))
-        rng = self._rng()
+        held = np.bincount(classes, weights=groups.size, minlength=len(values))
+        totals, rng = held.astype(np.float64), self._rng()
         for _ in range(_TRIES):
-            shares = rng.dirichlet(np.full(self.clients, self.alpha), size=len(values))
-            client = deal_classes(classes, groups.size, shares * totals[:, None], rng)
+            targets = self._targets(totals, rng)
+            client = deal_classes(classes, groups.size, targets, rng)
             held = np.bincount(client, weights=groups.size, minlength=self.clients)
             if held.min() >= self.min_rows:
                 return client
@@ -70,6 +79,34 @@ class LabelSkew(Scheme):
             f"had fewer than min_rows = {self.min_rows} rows; raise alpha, lower min_rows or take "
             "fewer clients"
         )
+
+    def _targets(self, totals: Floats, rng: np.random.Generator) -> Floats:
+        """Rows of each class wanted for each client, shape (C, K)."""
+        if self.sizes == "drawn":
+            shares = rng.dirichlet(np.full(self.clients, self.alpha), size=len(totals))
+            return shares * totals[:, None]
+        targets = np.zeros((len(totals), self.clients))
+        left, size = totals.astype(np.float64), totals.sum() / self.clients
+        for client in rng.permutation(self.clients):
+            wanted = rng.dirichlet(self.alpha * totals / totals.sum())
+            targets[:, client] = _taken(wanted, size, left)
+            left -= targets[:, client]
+        return targets
+
+
+def _taken(wanted: Floats, size: float, left: Floats) -> Floats:
+    """``size`` rows in the shares that are wanted, as far as every class has any left."""
+    found = np.zeros_like(left)
+    for _ in left:
+        rest = left - found
+        open_ = rest > 1e-9 * left.sum()
+        if not open_.any() or size - found.sum() <= 1e-9 * size:
+            break
+        share = np.where(open_, wanted, 0.0)
+        # None of what is wanted is left: of the others, as there is of each.
+        share = share / share.sum() if share.sum() > 0 else rest / rest.sum()
+        found += np.minimum(share * (size - found.sum()), rest)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from data_tools.negatives import background_windows
 from data_tools.splits import check_chromosomes, whole_chromosomes
 from data_tools.windows import inside, summit_windows, window_codes
 from federated.partition import Partition, linked_groups, partition
+from federated.tasks.assays import assays_of, with_missed_peaks
 from federated.tasks.task import TEST, TRAIN, VALIDATION
 
 if TYPE_CHECKING:
@@ -42,12 +43,15 @@ class Drawn:
         Of the clients' windows.
     missing : int
         Negatives that were asked for but found no room.
+    assays : pandas.DataFrame, optional
+        See `federated.tasks.assays.with_missed_peaks`.
     """
 
     rows: pd.DataFrame
     codes: NDArray[np.uint8]
     split: Partition
     missing: int
+    assays: pd.DataFrame | None = None
 
 
 def draw_windows(spec: Spec) -> Drawn:
@@ -68,6 +72,11 @@ def draw_windows(spec: Spec) -> Drawn:
         split = partition(seen, spec.partition.build(), codes)
         seen = seen.assign(client=split.assignment().astype(object))
         seen["part"] = parts_of(seen, codes, data.validation, data.test, data.seed)
+        assays = None
+        if spec.assay is not None:
+            # After the parts, so that they are the same whatever the assays.
+            shifts = assays_of(spec.assay, split)
+            seen, assays = with_missed_peaks(seen, shifts, spec.assay.seed)
         rows, every = seen, codes
         if data.unseen:
             apart, lost_apart = _labelled(genome, data, data.unseen)
@@ -84,7 +93,7 @@ def draw_windows(spec: Spec) -> Drawn:
             rows, every = pd.concat([seen, apart], ignore_index=True), np.concatenate([codes, more])
     if data.both_classes:
         _check_classes(rows)
-    return Drawn(rows, every, split, lost)
+    return Drawn(rows, every, split, lost, assays)
 
 
 def _gc(codes: NDArray[np.uint8], margin: int) -> NDArray[np.float64]:

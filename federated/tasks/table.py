@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from data_tools.atomic import write_atomic
 from data_tools.errors import InputError, MissingFileError
 from federated.partition import partition
+from federated.tasks.assays import assays_of, with_assays
 from federated.tasks.linear import Linear
 from federated.tasks.outcomes import Label, Outcome, Survival
 from federated.tasks.parts import draw_parts
@@ -112,6 +113,8 @@ class TableTask:
     (('here', 'there'), 1, 0)
     """
 
+    measured_at_once = 1 << 30  # all rows: a score is a few multiplications
+
     def __init__(self, held: Held, clients: tuple[str, ...] | None = None) -> None:
         self.held = held
         self.clients: tuple[str, ...] = clients or tuple(sorted(set(held.client.tolist())))
@@ -149,8 +152,11 @@ class TableTask:
             test = None if rows.test is None else rows.test[mine]
             part[mine] = draw_parts(rows.outcome[mine], test, table, client)
         kept = names != ""
+        inputs = rows.inputs
+        if spec.assay is not None:
+            inputs = with_assays(inputs, names, assays_of(spec.assay, split))
         held = Held(
-            np.array(rows.features), rows.inputs[kept], rows.target[kept], names[kept], part[kept]
+            np.array(rows.features), inputs[kept], rows.target[kept], names[kept], part[kept]
         )
         (folder / "data").mkdir(parents=True, exist_ok=True)
         split.save(folder / "data")
@@ -252,19 +258,24 @@ class TableTask:
 
     def evaluate_rows(self, model: nn.Module, rows: Rows) -> dict[str, float]:
         """As :meth:`evaluate`, of any rows, such as those of all clients together."""
-        found: dict[str, float] = {"examples": len(rows.target)}
-        found |= dict.fromkeys(("loss", *self.metrics), math.nan)
-        if not len(rows.target):
-            return found
         training = model.training
         model.eval()
         with torch.no_grad():
-            scores = model(rows.inputs).cpu()
+            scores = model(rows.inputs).cpu() if len(rows.target) else torch.empty(0)
         model.train(training)
-        if not bool(scores.isfinite().all()):
+        return self._measures(scores, rows.target)
+
+    def measures(self, client: str, part: str, scores: Tensor) -> dict[str, float]:
+        """Loss and metrics of scores of a client's part; see :meth:`evaluate`."""
+        return self._measures(scores, self.rows_of(client, part).target)
+
+    def _measures(self, scores: Tensor, target: Tensor) -> dict[str, float]:
+        found: dict[str, float] = {"examples": len(target)}
+        found |= dict.fromkeys(("loss", *self.metrics), math.nan)
+        if not len(target) or not bool(scores.isfinite().all()):
             return found
-        loss = self.outcome.loss(scores.double(), rows.target).item()
-        return found | {"loss": loss} | self.outcome.measures(scores, rows.target)
+        loss = self.outcome.loss(scores.double(), target).item()
+        return found | {"loss": loss} | self.outcome.measures(scores, target)
 
     def _take(self, rows: NDArray[np.int64]) -> Rows:
         at = torch.from_numpy(rows)

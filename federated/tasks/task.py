@@ -38,6 +38,8 @@ class Task(Protocol):
         first one chooses learning rates and rounds. The server refuses what is out of range.
     digest : str
         Of the rows and who holds them: two runs of one digest have the same data.
+    measured_at_once : int
+        Rows that :meth:`evaluate` gives to the model in one batch.
     """
 
     @property
@@ -46,6 +48,8 @@ class Task(Protocol):
     def metrics(self) -> tuple[str, ...]: ...  # noqa: D102
     @property
     def digest(self) -> str: ...  # noqa: D102
+    @property
+    def measured_at_once(self) -> int: ...  # noqa: D102
 
     def holdings(self, folder: Path) -> pd.DataFrame:
         """Describe what each client holds, a line a client.
@@ -106,6 +110,22 @@ class Task(Protocol):
 
     def evaluate(self, model: nn.Module, client: str, part: str) -> dict[str, float]:
         """Measure a model on a client's part.
+
+        Returns
+        -------
+        dict of str to float
+            As of :meth:`measures`.
+        """
+        ...
+
+    def measures(self, client: str, part: str, scores: Tensor) -> dict[str, float]:
+        """Hold scores of a client's part against what is known of its rows.
+
+        Parameters
+        ----------
+        client, part : str
+        scores : Tensor
+            What the model said of the rows in evaluation mode, (N,) or (N, 1), in stored order.
 
         Returns
         -------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from data_tools.atomic import write_atomic
 from data_tools.errors import MissingFileError
 from federated.partition import Partition
 from federated.tasks.draw import draw_windows
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["WindowTask"]
 
 _ONCE = np.ones((1, 1))  # every window counts once: no resample
+_NO_ROWS = np.empty(0, dtype=np.intp)
 
 
 class WindowTask:
@@ -54,10 +58,19 @@ class WindowTask:
     """
 
     metrics = ("auprc", "auroc")
+    measured_at_once = 64
 
     def __init__(self, spec: Spec, windows: WindowSet, clients: tuple[str, ...]) -> None:
         self.spec, self.windows, self.clients = spec, windows, clients
         self._held: dict[tuple[str, str], LabelledWindows] = {}
+
+    @cached_property
+    def _places(self) -> dict[tuple[str, str], NDArray[np.intp]]:
+        """Rows of every holder and part, found once: there may be a thousand clients."""
+        table, found = self.windows.table, defaultdict(list)
+        for row, key in enumerate(zip(table["client"], table["part"], strict=True)):
+            found[key].append(row)
+        return {key: np.array(rows, dtype=np.intp) for key, rows in found.items()}
 
     @classmethod
     def prepare(cls, spec: Spec, folder: Path) -> WindowTask:
@@ -68,6 +81,8 @@ class WindowTask:
         assert data is not None
         windows = WindowSet(rows, drawn.codes, data.jitter)
         drawn.split.save(folder / "data")
+        if drawn.assays is not None:
+            write_atomic(folder / "data" / "assays.csv", drawn.assays.to_csv(index=False))
         windows.save(folder / "data" / "windows.npz")
         write_names(drawn.split.clients, folder)
         return cls(spec, windows, drawn.split.clients)
@@ -128,12 +143,12 @@ class WindowTask:
         """A client's windows of a part; none where it has none."""
         key = (client, part)
         if key not in self._held:
-            table = self.windows.table
-            holder = table["client"].to_numpy(dtype=np.str_)
-            name = "" if client == UNSEEN else client
-            its = holder != "" if client == POOLED else holder == name
-            mine = np.flatnonzero(its & (table["part"] == part).to_numpy())
-            labels = table["label"].to_numpy(dtype=np.float32)[mine]
+            if client == POOLED:
+                every = [rows for (c, p), rows in self._places.items() if c and p == part]
+                mine = np.sort(np.concatenate(every)) if every else _NO_ROWS
+            else:
+                mine = self._places.get(("" if client == UNSEEN else client, part), _NO_ROWS)
+            labels = self.windows.table["label"].to_numpy(dtype=np.float32)[mine]
             codes = torch.from_numpy(self.windows.codes[mine])
             self._held[key] = LabelledWindows(codes, torch.from_numpy(labels), self.windows.margin)
         return self._held[key]
@@ -162,24 +177,27 @@ class WindowTask:
         return F.binary_cross_entropy_with_logits(logits.reshape(-1), labels)
 
     def evaluate(self, model: nn.Module, client: str, part: str = TEST) -> dict[str, float]:
-        """Cross-entropy, average precision and AUROC of a client's windows.
+        """Measure a model on a client's windows; see :meth:`measures`."""
+        held = self.rows_of(client, part)
+        logits = predict(model, held, batch_size=self.measured_at_once)
+        return self.measures(client, part, torch.from_numpy(logits))
+
+    def measures(self, client: str, part: str, scores: Tensor) -> dict[str, float]:
+        """Cross-entropy, average precision and AUROC of logits of a client's windows.
 
         Where all labels are equal the last two are NaN, and where a logit is not finite all three.
         """
-        held = self.rows_of(client, part)
+        held, logits = self.rows_of(client, part), scores.reshape(-1)
         found: dict[str, float] = {"examples": len(held)}
         nothing: dict[str, Any] = dict.fromkeys(("loss", *self.metrics), math.nan)
-        if not len(held):
-            return found | nothing
-        logits = predict(model, held)
-        if not np.isfinite(logits).all():
+        if not len(held) or not bool(logits.isfinite().all()):
             return found | nothing
         labels = held.labels.numpy().astype(np.int64)
-        loss = F.binary_cross_entropy_with_logits(torch.from_numpy(logits), held.labels)
+        loss = F.binary_cross_entropy_with_logits(logits, held.labels)
         found |= nothing | {"loss": loss.item()}
         if 0 < labels.mean() < 1:
             gc, one_block = np.zeros(len(labels)), np.zeros(len(labels), dtype=np.int64)
-            scored = Scored(logits.astype(np.float64), labels, gc, one_block)
+            scored = Scored(logits.numpy().astype(np.float64), labels, gc, one_block)
             found["auprc"] = float(average_precision(scored, _ONCE)[0])
             found["auroc"] = float(auroc(scored, _ONCE)[0])
         return found

@@ -36,6 +36,7 @@ def run_attended(
     overrides: Sequence[str],
     workers: int | None,
     run: Callable[[int], T],
+    options: Sequence[str] = (),
 ) -> T:
     """Run an experiment for somebody at a terminal.
 
@@ -53,6 +54,8 @@ def run_attended(
         Processes; one a core unless given.
     run : callable
         Gets the number of processes.
+    options : sequence of str
+        Further ones that going on takes.
 
     Raises
     ------
@@ -63,7 +66,7 @@ def run_attended(
     try:
         return run(len(os.sched_getaffinity(0)) if workers is None else workers)
     except KeyboardInterrupt:
-        again = shlex.join([*command, str(spec), "--out", str(folder), "--resume"])
+        again = shlex.join([*command, str(spec), "--out", str(folder), *options, "--resume"])
         if overrides:
             again += " --override " + shlex.join(overrides)
         say(f"\nstopped; nothing is lost. Go on with:\n  {again}")

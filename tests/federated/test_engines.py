@@ -221,13 +221,14 @@ SGD = ("training.optimizer='sgd'", "training.momentum=0.0", "training.learning_r
     [
         ('policies=["fedavg"]',),
         ('policies=["fedbn"]', "participation.start='adapt:64'"),
+        ('policies=["silobn"]', "participation.start='shrink:64'", "participation.fraction=0.7"),
         ('policies=["moment_merge"]',),
         ('policies=["fedavg"]', "strategy.name='scaffold'"),
         ('policies=["fedbn"]', "strategy.name='fedprox'", "strategy.options={mu=0.5}"),
         ('policies=["fedavg"]', "participation.crashes=0.3", "participation.stragglers=0.3"),
         ('policies=["fedavg"]', "training.timeout=60", "partition.clients=5"),
     ],
-    ids=["fedavg", "fedbn", "merged", "scaffold", "fedprox", "faults", "five"],
+    ids=["fedavg", "fedbn", "shrink", "merged", "scaffold", "fedprox", "faults", "five"],
 )
 def test_clients_together_do_all_that_they_do_one_by_one(run_on_engine, overrides):
     given = (*SGD, "training.rounds=3", "participation.failed_rounds=3", *overrides)
@@ -245,6 +246,9 @@ def test_clients_together_do_all_that_they_do_one_by_one(run_on_engine, override
         assert row["train_loss"] == pytest.approx(other["train_loss"], abs=1e-4, nan_ok=True)
     named = [(row["round"], row["client"], row["part"]) for row in history.clients]
     assert named == [(row["round"], row["client"], row["part"]) for row in wanted.clients]
+    for row, other in zip(history.clients, wanted.clients, strict=True):
+        assert row["examples"] == other["examples"]
+        assert row["loss"] == pytest.approx(other["loss"], abs=1e-3, nan_ok=True)
 
 
 def test_clients_together_give_the_same_bits_again(run_on_engine):
@@ -263,9 +267,9 @@ def test_clients_together_give_the_same_bits_after_a_resume(
     real = VectorizedGrid._train
     asked = []
 
-    def stop_in_round_2(grid, orders):
-        asked.append(read_order(orders[0])[0])
-        replies = real(grid, orders)
+    def stop_in_round_2(grid, pairs):
+        asked.append(read_order(pairs[0][0])[0])
+        replies = list(real(grid, pairs))
         if asked == [1, 2]:
             raise KeyboardInterrupt  # when clients have saved their round, and the server has not
         return replies

@@ -415,8 +415,9 @@ def test_rows_that_a_client_adapts_to_are_drawn_without_regard_to_their_labels(
             "participation.failed_rounds=9",
         ),
         ('policies=["fixbn:3"]', 'strategy.name="fedadam"'),
+        ('policies=["silobn"]', 'participation.start="shrink:32"', "participation.fraction=0.7"),
     ],
-    ids=["scaffold-fedbn", "fedadam-fixbn"],
+    ids=["scaffold-fedbn", "fedadam-fixbn", "silobn-shrink"],
 )
 def test_a_run_stopped_before_any_message_goes_on_to_the_same_bits(
     overrides, small, opened, bits, tmp_path, monkeypatch

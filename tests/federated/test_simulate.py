@@ -92,9 +92,22 @@ def test_a_folder_is_used_by_one_run_and_one_spec(whole, spec, small):
         simulate(spec, folder, workers=0)
 
 
-def started(folder, *overrides):
+def test_an_engine_with_processes_gives_the_same_tables(whole, spec, tmp_path):
+    simulate(spec, tmp_path, workers=2, engine="workers", say=lambda line: None)
+    assert_equal(read(tmp_path), read(whole[0]))
+    sessions = json.loads((tmp_path / "run.json").read_text())["sessions"]
+    assert [session["engine"] for session in sessions] == ["workers"]
+    # The sums of clients that are trained together differ by rounding.
+    with pytest.raises(InputError, match="was begun with the engine 'workers', whose sums differ"):
+        simulate(spec, tmp_path, resume=True, engine="vectorized", say=lambda line: None)
+    with pytest.raises(InputError, match="unknown engine 'rays'; choose one of in-process"):
+        simulate(spec, tmp_path, resume=True, engine="rays", say=lambda line: None)
+
+
+def started(folder, *overrides, engine="in-process"):
     command = "import sys; from federated.cli import main; sys.argv[0] = 'federated'; main()"
     arguments = ["simulate", str(SPEC), "--out", str(folder), "--resume", "--workers", "1"]
+    arguments += ["--engine", engine]
     return subprocess.Popen(
         [sys.executable, "-c", command, *arguments, "--override", *overrides],
         stdout=subprocess.PIPE,
@@ -142,8 +155,11 @@ def test_a_run_killed_at_any_stage_goes_on_to_the_same_bits(after, uninterrupted
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(uninterrupted, tmp_path):
-    run = started(tmp_path, *overrides(), "training.rounds=40")
+@pytest.mark.parametrize(
+    "engine", ["in-process", "workers", pytest.param("ray", marks=pytest.mark.ray)]
+)
+def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(engine, uninterrupted, tmp_path):
+    run = started(tmp_path, *overrides(), "training.rounds=40", engine=engine)
     sign = tmp_path / "cells" / "batch_fedbn_lr0.01_seed0" / "checkpoint-odd" / "state.json"
     while not sign.exists() and run.poll() is None:
         time.sleep(0.02)
@@ -151,6 +167,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(uninterrupted, tmp_path):
     printed, _ = run.communicate(timeout=60)
     assert run.returncode == 130, printed
     assert "nothing is lost. Go on with:" in printed
+    assert (f"--engine {engine} --resume" in printed) == (engine != "in-process")
     assert "Traceback" not in printed
     done = read(tmp_path)
     rounds = done["rounds"]["round"].max()

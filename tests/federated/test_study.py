@@ -85,6 +85,19 @@ def test_a_reference_gives_its_rows_again(small, opened, tmp_path):
     assert np.isfinite([row["loss"] for row in first]).all()
 
 
+def test_the_patience_of_a_reference_is_that_of_the_rounds(small, opened, tmp_path):
+    spec = small("training.rounds=6", "training.patience=1", "training.learning_rates=[1e-9]")
+    task, _ = opened(spec, tmp_path)
+    for reference in references_of(spec):
+        rows = pd.DataFrame(run_reference(spec, reference, task, tmp_path))
+        for client, own in rows.groupby("client" if reference.kind == "local" else "kind"):
+            chosen = own[own["part"] == "validation"].groupby("round")["auprc"].mean()
+            better = chosen.gt(chosen.cummax().shift(fill_value=-1.0))
+            # Every round but the last was better than all before it.
+            assert better.iloc[:-1].all(), client
+            assert not better.iloc[-1] or len(better) == 6
+
+
 def test_a_study_that_varies_nothing_is_refused(small, tmp_path):
     with pytest.raises(InputError, match="the spec has no table 'study'"):
         simulate(small(), tmp_path, study=True)

@@ -18,7 +18,9 @@ from torch.nn import functional as F
 from toy_task import Rows
 
 from data_tools.errors import InputError
+from federated.engines import measured as measuring
 from federated.engines import together as engine
+from federated.engines.measured import measure_together
 from federated.engines.together import train_together, why_not
 from federated.local_training import Trained, train_locally
 from federated.policy.manifest import State
@@ -106,6 +108,26 @@ def assert_close(
 norms = pytest.mark.parametrize(
     "norm", ["batch", "group:2", "instance", "layer", "layer_seq", "rms", "none"]
 )
+
+
+@norms
+@pytest.mark.parametrize("own", [True, False, None], ids=["own", "common", "own bias"])
+@pytest.mark.parametrize("at_once", [1, 24, 1024])
+def test_clients_measured_together_are_measured_as_alone(
+    norm: str, own: bool | None, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "ROWS_AT_ONCE", at_once)
+    model = TASK.build(norm, 0)
+    states = starts_of(model, len(CLIENTS))
+    if not own:
+        bias = [name for name in states[0] if name.endswith("bias") and own is None]
+        states = [{**states[0], **{name: state[name] for name in bias}} for state in states]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = measure_together(model, TASK, CLIENTS, "test", states)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    for client, state, measures in zip(CLIENTS, states, found, strict=True):
+        model.load_state_dict(state)
+        assert measures == pytest.approx(TASK.evaluate(model, client, "test"), abs=2e-5)
 
 
 @norms

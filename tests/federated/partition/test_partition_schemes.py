@@ -24,13 +24,20 @@ from federated.partition import (
 SCHEMES = [
     IID(clients=4, seed=3),
     LabelSkew(clients=4, alpha=0.7, seed=3),
+    LabelSkew(clients=4, alpha=0.7, seed=3, sizes="equal"),
     GCSkew(clients=4, rho=0.6, seed=3),
     QuantitySkew(clients=4, exponent=1.2, seed=3),
     BatchConfounded(clients=4, rho=0.3, seed=3),
     ByChromosome(clients=3),
 ]
 DRAWN = SCHEMES[:-1]
-kinds = pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: s.kind)
+
+
+def named(scheme):
+    return f"{scheme.kind}-{getattr(scheme, 'sizes', '')}".strip("-")
+
+
+kinds = pytest.mark.parametrize("scheme", SCHEMES, ids=named)
 
 
 def settings(scheme, **changes):
@@ -56,7 +63,7 @@ def test_windows_are_split_alike_in_any_order_of_the_rows(windows, scheme):
     assert (moved == partition(rows, scheme).owners()[order]).all()
 
 
-@pytest.mark.parametrize("scheme", DRAWN, ids=lambda s: s.kind)
+@pytest.mark.parametrize("scheme", DRAWN, ids=named)
 def test_a_seed_fixes_the_partition_and_another_changes_it(windows, scheme):
     rows = windows(300)
     owner = partition(rows, scheme).owners()
@@ -140,6 +147,32 @@ def test_shares_of_a_class_have_the_dirichlet_mean_and_variance(alpha):
     variance = mean * (1 - mean) / (clients * alpha + 1)
     assert np.allclose(shares.mean(axis=0), mean, atol=4 * np.sqrt(variance / draws))
     assert np.allclose(shares.var(axis=0), variance, rtol=0.2)
+
+
+@pytest.mark.parametrize("alpha", [1e-4, 0.3, 2.0, 1e7])
+def test_clients_of_equal_size_hold_all_rows_between_them(windows, alpha):
+    rows = windows(1000)
+    for seed in range(10):
+        split = partition(rows, LabelSkew(clients=7, alpha=alpha, sizes="equal", seed=seed))
+        held = [len(mine) for mine in split.rows]
+        # Rounding of each class may move a client's border by one row.
+        assert max(held) - min(held) <= 2 * rows["label"].nunique()
+        assert sum(held) == len(rows)
+
+
+def test_shares_at_clients_of_equal_size_have_the_dirichlet_mean_and_variance():
+    # Of the client that draws first, before any class is used up: any client, by the seed.
+    rows, alpha, draws = pd.DataFrame({"label": np.arange(4000) % 4 // 3}), 2.0, 800
+    found = []
+    for seed in range(draws):
+        scheme = LabelSkew(clients=20, alpha=alpha, sizes="equal", seed=seed, min_rows=0)
+        first = np.random.default_rng(seed).permutation(20)[0]
+        mine = partition(rows, scheme).rows[first]
+        found.append(rows["label"].to_numpy()[mine].mean())
+    p = 0.25
+    variance = p * (1 - p) / (alpha + 1)
+    assert np.mean(found) == pytest.approx(p, abs=4 * np.sqrt(variance / draws))
+    assert np.var(found) == pytest.approx(variance, rel=0.2)
 
 
 def test_prevalences_spread_more_the_smaller_alpha(windows):
@@ -261,6 +294,7 @@ def test_what_cannot_be_split_is_an_error_in_one_line(rows, scheme, message):
         (lambda: IID(clients=True), "clients = True"),
         (lambda: IID(clients=2, seed=-1), "seed = -1"),
         (lambda: IID(clients=2, min_rows=1.5), "min_rows = 1.5"),
+        (lambda: LabelSkew(clients=2, alpha=1, sizes="even"), "sizes = 'even': give 'drawn' or"),
         (lambda: LabelSkew(clients=2, alpha=0), "alpha = 0: give a finite number above 0"),
         (lambda: LabelSkew(clients=2, alpha=float("nan")), "alpha = nan"),
         (lambda: GCSkew(clients=2, rho=1.1), "rho = 1.1: give a finite number from 0 up to 1"),
