@@ -182,18 +182,18 @@ class BatchNorm1d(SequenceNorm, nn.BatchNorm1d):  # type: ignore[misc]
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
-        known = moments.count > 1
-        self.num_batches_tracked.add_(1 if certain else known.any())
+        # For a small batch every operation here counts, so none is made that has no effect.
+        known = None if certain else moments.count > 1
+        self.num_batches_tracked.add_(1 if known is None else known.any())
         weight = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
-        for running, seen in (
-            (self.running_mean, moments.mean),
-            (self.running_var, moments.var(correction=1)),
-        ):
-            if certain and running.dtype == compute_dtype(running):
+        var = moments.var(correction=1) if known is not None else moments.m2 / (moments.count - 1)
+        for running, seen in ((self.running_mean, moments.mean), (self.running_var, var)):
+            if known is None and running.dtype == compute_dtype(running):
                 running.lerp_(seen.to(running.dtype), weight)
                 continue
             wide = running.to(seen.dtype)
-            running.copy_(torch.where(known, wide + weight * (seen - wide), wide))
+            moved = wide + weight * (seen - wide)
+            running.copy_(moved if known is None else torch.where(known, moved, wide))
 
     def extra_repr(self) -> str:
         """Torch's, the layout, and what differs from the defaults."""

@@ -119,6 +119,7 @@ template <class T> struct Job {
   T* grad_residual;
   A* grad_weight;
   A* grad_bias;
+  int64_t next_set;  // how far ahead the numbers of the next set lie, to be fetched early
 
   // Doubles of room that a call needs.
   static int64_t room(const sn_problem& p) { return 5 * p.n * p.c + 4 * p.c + 1; }
@@ -136,11 +137,22 @@ template <class T> struct Job {
     group = reinterpret_cast<int64_t*>(rstds + p.n * p.c + p.c);
     weight = reinterpret_cast<A*>(group + p.c);
     bias = weight + p.c;
+    next_set = set_ahead();
     for (int64_t c = 0; c < p.c; ++c) {
       group[c] = c / (p.c / p.groups);
       weight[c] = p.weight ? static_cast<const A*>(p.weight)[c] : A(1);
       bias[c] = p.bias ? static_cast<const A*>(p.bias)[c] : A(0);
     }
+  }
+
+  // While a set is mapped, the next one is fetched: its passes are short, and would wait for memory
+  // longer than they work. Sets of a few lines are fetched several at a time; those that outgrow
+  // the near caches gain nothing.
+  int64_t set_ahead() const {
+    const int64_t least = 2048 / sizeof(T), most = 65536 / sizeof(T);
+    const int64_t size = (p.over == SN_OVER_CL && !p.given ? p.c / p.groups : 1) * p.l;
+    if (size > most || size == 0) return 0;
+    return size < least ? (least / size + 1) * size : size;
   }
 
   // Take the statistics for known, as they are in the backward pass.

@@ -82,6 +82,14 @@ template <class T, int ACT> struct Positions {
     return good;
   }
 
+  // A block's rows lie far apart, too far for the processor to see where the next ones are.
+  static INLINE void fetch_row(const T* p) {
+    for (int64_t i = 0; i < WIDTH; i += 64 / int64_t(sizeof(T))) fetch(p + i);
+  }
+  static INLINE void fetch_row_to_write(const T* p) {
+    for (int64_t i = 0; i < WIDTH; i += 64 / int64_t(sizeof(T))) fetch_to_write(p + i);
+  }
+
   static void blank(T* rows, int64_t stride, int64_t channels, int64_t from, int64_t to) {
     for (int64_t c = 0; c < channels; ++c) zero(rows + c * stride + from, sizeof(T) * (to - from));
   }
@@ -134,6 +142,7 @@ template <class T, int ACT> struct Positions {
         sum[1].v[u] += d * d;
       }
       put(kept + c * WIDTH, b, WIDTH);
+      fetch_row_to_write(job.y + at + c * stride);
     }, moments);
     Block delta, var;
     if (p.center && !settle(channels, moments, shift, delta, var)) {
@@ -159,6 +168,7 @@ template <class T, int ACT> struct Positions {
     const A *weight = job.weight + g * channels, *bias = job.bias + g * channels;
     for (int64_t c = 0; c < channels; ++c) {
       Block v = get(kept + c * WIDTH, WIDTH), added;
+      fetch_row(x + c * stride + WIDTH);
       if (RES) added = get(job.residual + at + c * stride, m);
       for (int u = 0; u < U; ++u) {
         v.v[u] = ((v.v[u] - shift.v[u]) * rstd.v[u] + offset.v[u]) * weight[c] + bias[c];
@@ -271,6 +281,7 @@ template <class T, int ACT> struct Positions {
         total[0].v[u] += d.v[u];
         total[1].v[u] += d.v[u] * v.v[u];
       }
+      fetch_row_to_write(job.grad_x + at + c * stride);
       put(space.x + c * WIDTH, v, WIDTH);
       put(space.grad + c * WIDTH, d, WIDTH);
       A* sum = space.sums + 2 * c * W;
@@ -283,6 +294,8 @@ template <class T, int ACT> struct Positions {
     }
     for (int64_t c = 0; c < channels; ++c) {
       Block v = get(space.x + c * WIDTH, WIDTH), d = get(space.grad + c * WIDTH, WIDTH);
+      fetch_row(job.x + at + c * stride + WIDTH);
+      fetch_row(job.grad + at + c * stride + WIDTH);
       for (int u = 0; u < U; ++u)
         d.v[u] = (d.v[u] - totals[0].v[u] - v.v[u] * totals[1].v[u]) * rstd.v[u];
       put(job.grad_x + at + c * stride, d, m);

@@ -86,7 +86,10 @@ template <class T, int ACT> struct Rows {
     const T *x = job.x + at, *residual = job.residual + at;
     T* y = job.y + at;
     const A hi = map.hi, scale = map.scale, offset = map.offset;
+    const int64_t ahead = job.next_set;
     map_lanes<A>(size, [&](int64_t i, int m) {
+      fetch(x + i + ahead);
+      fetch_to_write(y + i + ahead);
       V v = (load(x + i, m, 0) - hi) * scale + offset;
       if (RES) v += load(residual + i, m, 0);
       store(y + i, activate<A, ACT>(v), m);
@@ -152,7 +155,11 @@ template <class T, int ACT> struct Rows {
     T *grad_x = job.grad_x + at, *grad_residual = job.grad_residual + at;
     const Map<A> kept = map;
     const BackwardMap<A> to = back;
+    const int64_t ahead = job.next_set;
     map_lanes<A>(size, [&](int64_t i, int m) {
+      fetch(x + i + ahead);
+      fetch(grad + i + ahead);
+      fetch_to_write(grad_x + i + ahead);
       const V d = load(x + i, m, 0) - kept.hi;
       const V g = before<RES>(kept, load(grad + i, m, 0), d, residual + i, m);
       if (RES) store(grad_residual + i, g, m);

@@ -1,9 +1,6 @@
 // Types of the data. Loads widen to the compute type, float or double, and stores narrow again.
 #pragma once
 #include "vec.h"
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
 
 namespace {
 
