@@ -7,7 +7,6 @@ from flwr.clientapp import ClientApp
 
 from federated.messages import answer, read_order
 from federated.policy import State
-from federated.tasks.outcomes import Label
 from federated.tasks.task import TEST, VALIDATION
 
 __all__ = ["app", "echo", "name_of"]
@@ -48,7 +47,7 @@ def evaluate(message: Message, context: Context) -> Message:
     round_, _, _ = read_order(message)
     measures = {f"{VALIDATION}/examples": 0.0, f"{TEST}/examples": 1.0}
     for part in (VALIDATION, TEST):
-        measures |= {f"{part}/{name}": 0.5 for name in ("loss", *Label.metrics)}
+        measures |= {f"{part}/{name}": 0.5 for name in ("loss", "accuracy", "auroc")}
     content = answer(name_of(_number(context)), round_, 0, measures)
     return Message(content, reply_to=message)
 

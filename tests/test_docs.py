@@ -6,6 +6,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -75,3 +77,27 @@ def test_versions_agree() -> None:
 def test_the_figures_of_the_changelog_are_those_of_the_run_that_is_kept() -> None:
     kept = (ROOT / "docs" / "results" / "human_ctcf" / "summary.md").read_text()
     assert kept.strip() in (ROOT / "CHANGELOG.md").read_text()
+
+
+def _triples() -> set[tuple[float, float, float]]:
+    """Every estimate of the study with its interval, to three digits."""
+    kept = ROOT / "docs" / "results" / "federated_study"
+    summary, differences = (
+        pd.read_csv(kept / f"{name}.csv") for name in ("summary", "differences")
+    )
+    found = [differences[["estimate", "low", "high"]]]
+    found += [summary[[m, f"{m}_low", f"{m}_high"]] for m in ("test", "worst", "unseen")]
+    rows = np.concatenate([table.to_numpy(dtype=float) for table in found])
+    return {tuple((np.round(row, 3) + 0.0).tolist()) for row in rows}
+
+
+def test_the_figures_of_the_study_are_those_of_the_run_that_is_kept() -> None:
+    page = (ROOT / "docs" / "federated.md").read_text()
+    section = page.partition("## What the study found")[2].partition("\n## ")[0]
+    number = r"([−+]?\d?\.\d{3})"
+    told = re.findall(rf"{number}\s+\({number}\s+to\s+{number}\)", section)
+    assert len(told) >= 10
+    known = _triples()
+    for words in told:
+        triple = tuple(float(word.replace("−", "-")) + 0.0 for word in words)
+        assert triple in known, words

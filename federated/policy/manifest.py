@@ -176,6 +176,8 @@ class Manifest:
         received: Mapping[str, Tensor],
         kept: Mapping[str, Tensor],
         round: int,  # noqa: A002
+        *,
+        copies: bool = True,
     ) -> State:
         """Put together the state with which a client starts a round.
 
@@ -190,11 +192,13 @@ class Manifest:
             The client's own: exactly :meth:`kept`; for a client without a past
             :func:`federated.policy.start_local` gives it.
         round : int
+        copies : bool
+            False for who only reads: the tensors are then those that were given.
 
         Returns
         -------
         dict of str to Tensor
-            A whole ``state_dict``; the tensors are copies.
+            A whole ``state_dict``.
 
         Raises
         ------
@@ -209,6 +213,8 @@ class Manifest:
                 fault = "is not to be in" if name in given else "is missing from"
                 raise InputError(f"round {round}: {name} {fault} what {whose}")
         state = {**initial, **received, **kept}
+        if not copies:
+            return {entry.name: state[entry.name] for entry in self.entries}
         return {entry.name: state[entry.name].detach().clone() for entry in self.entries}
 
     def check_moved(

@@ -201,4 +201,6 @@ def _lower_median(values: list[float]) -> float:
 
 
 def _pieces(value: Tensor) -> Iterator[Tensor]:
-    yield from torch.split(value.detach().contiguous().view(-1), _PIECE)
+    flat = value.detach().contiguous().view(-1)
+    # Most tensors are small, and to cut one takes longer than to look at it.
+    yield from (flat,) if len(flat) <= _PIECE else torch.split(flat, _PIECE)

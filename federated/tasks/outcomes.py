@@ -9,10 +9,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-__all__ = ["Label", "Outcome", "Survival", "c_index", "cox_loss"]
+from seqnorm.holdout.metrics import Scored, auroc, average_precision
+
+__all__ = ["Label", "Outcome", "Survival", "c_index", "cox_loss", "ranking"]
+
+_ONCE = np.ones((1, 1))  # every row counts once: no resample
 
 
 class Outcome(Protocol):
@@ -41,12 +44,29 @@ class Label:
 
     def measures(self, scores: Tensor, target: Tensor) -> dict[str, float]:
         """Accuracy, and AUROC where both labels occur."""
-        labels = target[:, 0] == 1
-        right = ((scores > 0) == labels).double().mean().item()
-        auroc = math.nan
-        if 0 < int(labels.sum()) < len(labels):
-            auroc = float(roc_auc_score(labels.numpy(), scores.double().numpy()))
-        return {"accuracy": right, "auroc": auroc}
+        right = ((scores > 0) == (target[:, 0] == 1)).double().mean().item()
+        return {"accuracy": right, "auroc": ranking(scores, target[:, 0])[1]}
+
+
+def ranking(scores: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Average precision and AUROC of scores (N,) and labels 0 and 1 (N,).
+
+    Returns
+    -------
+    tuple of float
+        Both NaN where all labels are equal.
+
+    Examples
+    --------
+    >>> ranking(torch.tensor([3.0, 1.0, 2.0]), torch.tensor([1.0, 0.0, 0.0]))
+    (1.0, 1.0)
+    """
+    known = labels.numpy().astype(np.int64)
+    if not 0 < known.sum() < len(known):
+        return math.nan, math.nan
+    gc, one_block = np.zeros(len(known)), np.zeros(len(known), dtype=np.int64)
+    scored = Scored(scores.numpy().astype(np.float64), known, gc, one_block)
+    return float(average_precision(scored, _ONCE)[0]), float(auroc(scored, _ONCE)[0])
 
 
 class Survival:

@@ -18,12 +18,10 @@ from torch import Tensor, nn
 
 from data_tools.atomic import write_atomic
 from data_tools.errors import MissingFileError
-from federated.partition import Partition
-from federated.tasks.draw import draw_windows
+from federated.tasks.outcomes import ranking
 from federated.tasks.sites import read_names, write_names
 from federated.tasks.task import POOLED, TEST, UNSEEN
 from seqnorm.batches import LabelledWindows
-from seqnorm.holdout.metrics import Scored, auroc, average_precision
 from seqnorm.holdout.windows import WindowSet
 from seqnorm.models import build_model
 from seqnorm.training import predict
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["WindowTask"]
 
-_ONCE = np.ones((1, 1))  # every window counts once: no resample
 _NO_ROWS = np.empty(0, dtype=np.intp)
 
 
@@ -75,6 +72,9 @@ class WindowTask:
     @classmethod
     def prepare(cls, spec: Spec, folder: Path) -> WindowTask:
         """Draw the windows, and save them and who holds them in the folder ``data``."""
+        # Not at a client, which would wait for what this imports.
+        from federated.tasks.draw import draw_windows
+
         drawn = draw_windows(spec)
         rows = drawn.rows.assign(client=drawn.rows["client"].fillna(""))
         data = spec.data
@@ -132,6 +132,8 @@ class WindowTask:
 
     def holdings(self, folder: Path) -> pd.DataFrame:
         """What each client holds, a line a client; see `federated.partition.Partition.table`."""
+        from federated.partition import Partition
+
         split = Partition.load(folder / "data")
         return split.table(self.windows.table.iloc[: split.total])
 
@@ -192,12 +194,6 @@ class WindowTask:
         nothing: dict[str, Any] = dict.fromkeys(("loss", *self.metrics), math.nan)
         if not len(held) or not bool(logits.isfinite().all()):
             return found | nothing
-        labels = held.labels.numpy().astype(np.int64)
         loss = F.binary_cross_entropy_with_logits(logits, held.labels)
-        found |= nothing | {"loss": loss.item()}
-        if 0 < labels.mean() < 1:
-            gc, one_block = np.zeros(len(labels)), np.zeros(len(labels), dtype=np.int64)
-            scored = Scored(logits.numpy().astype(np.float64), labels, gc, one_block)
-            found["auprc"] = float(average_precision(scored, _ONCE)[0])
-            found["auroc"] = float(auroc(scored, _ONCE)[0])
-        return found
+        auprc, auroc = ranking(logits, held.labels)
+        return found | {"loss": loss.item(), "auprc": auprc, "auroc": auroc}

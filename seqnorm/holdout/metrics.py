@@ -12,7 +12,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 Floats = NDArray[np.float64]
 GC_CALIPER = 0.001
@@ -176,6 +175,9 @@ def gc_correlation(data: Scored) -> float:
     scores, gc = data.scores[data.negatives], data.gc[data.negatives]
     if len(scores) < 3 or np.ptp(scores) == 0 or np.ptp(gc) == 0:
         return float("nan")
+    # Here, since a client of a federation measures without it, and it takes a second to import.
+    from scipy.stats import spearmanr
+
     return float(spearmanr(scores, gc).statistic)
 
 
