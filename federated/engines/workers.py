@@ -6,6 +6,7 @@ where its rows are in memory already, and what goes to all clients is sent to ea
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import time
@@ -244,6 +245,8 @@ def _serve(
 ) -> None:
     """What a worker process does until its pipe is closed."""
     end_with_parent(os.getppid())
+    # Python looks for garbage among all modules again and again, which never become any.
+    gc.freeze()
     grid = InProcessGrid(app, [], run_config)
     for number, config in nodes.items():
         grid.add_node(number, config)
