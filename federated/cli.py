@@ -3,15 +3,13 @@
 import importlib.util
 import shutil
 from pathlib import Path
-from typing import Literal
 
 import tyro
 
 from data_tools.command_line import run
 from data_tools.errors import InputError
+from federated.engines import Engine
 from seqnorm.runs.command import Overrides, flat, run_attended, say
-
-Engine = Literal["in-process", "workers", "vectorized", "ray"]
 
 DESCRIPTION = """Federated training of genomic models, with a policy for every normalization tensor.
 

@@ -40,5 +40,5 @@ def is_spent(patience: int | None, rows: Sequence[Mapping[str, Any]], metric: st
             of_round[row["round"]].append(row[metric])
     means = {number: math.fsum(found) / len(found) for number, found in of_round.items()}
     # The first of equals; where nothing can be measured, the first round.
-    best = min((number for number in means if means[number] == max(means.values())), default=1)
+    best = max(means, key=lambda number: (means[number], -number), default=1)
     return bool(last - best >= patience)

@@ -11,7 +11,7 @@ from typing import Any
 
 from data_tools.errors import InputError
 from federated.cell import Cell, cells_of
-from federated.engines import ENGINES
+from federated.engines import ENGINES, WITH_PROCESSES
 from federated.history import History, read_history
 from federated.policy import parse_policy
 from federated.references import Reference, references_of, run_reference
@@ -48,8 +48,6 @@ class Outcome:
 
 
 Found = list[tuple[Setting, Cell, Outcome]]
-
-_WITH_PROCESSES = ("workers", "ray")
 
 
 def simulate(
@@ -160,7 +158,7 @@ class _Schedule:
         threads = self.settings[0].spec.training.threads
         outcomes: dict[tuple[str, str], Outcome] = {}
         rows: list[dict[str, Any]] = []
-        at_once, inside = (1, workers) if engine in _WITH_PROCESSES else (min(workers, jobs), 1)
+        at_once, inside = (1, workers) if engine in WITH_PROCESSES else (min(workers, jobs), 1)
         try:
             with (
                 Progress(self.each * jobs, self.each, "client rounds", say) as progress,

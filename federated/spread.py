@@ -31,10 +31,11 @@ _MEAN, _VARIANCE = "running_mean", "running_var"
 
 def expected_spread(manifest: Manifest, round: int) -> dict[str, Expected]:  # noqa: A002
     """What clients send of their local statistics in a round, for the guard."""
+    names = set(_local(manifest, round))
     return {
         f"{_VALUE}{entry.name}": Expected(entry.shape, entry.dtype, entry.role, None)
         for entry in manifest.entries
-        if entry.name in _local(manifest, round)
+        if entry.name in names
     }
 
 

@@ -6,7 +6,7 @@ The bits are the same, but of clients that are trained together: these agree to 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from data_tools.errors import InputError
 
@@ -17,15 +17,20 @@ if TYPE_CHECKING:
 
     from federated.engines.in_process import OnReply
 
-__all__ = ["ENGINES", "run_on"]
+__all__ = ["ENGINES", "WITH_PROCESSES", "Engine", "run_on"]
 
-ENGINES = {
+Engine = Literal["in-process", "workers", "vectorized", "ray"]
+
+ENGINES: dict[Engine, str] = {
     "in-process": "one client after the other in this process; nothing to start",
     "workers": "clients in processes that stay; all cores, and a client that hangs is ended",
     "vectorized": "small models of many clients trained as one stack, in this process",
     "ray": "Flower's simulation on Ray, for a cluster",
 }
 """Engines, and what each is for."""
+
+WITH_PROCESSES = ("workers", "ray")
+"""Engines that have processes for clients."""
 
 T = TypeVar("T")
 

@@ -66,8 +66,8 @@ class LabelSkew(Scheme):
         labels = numbers(groups.rows, "label", "a label skew")
         values, codes = np.unique(labels, return_inverse=True)
         classes = groups.mode(codes.astype(np.int64))
-        held = np.bincount(classes, weights=groups.size, minlength=len(values))
-        totals, rng = held.astype(np.float64), self._rng()
+        totals = np.bincount(classes, weights=groups.size, minlength=len(values)).astype(np.float64)
+        rng = self._rng()
         for _ in range(_TRIES):
             targets = self._targets(totals, rng)
             client = deal_classes(classes, groups.size, targets, rng)
@@ -86,7 +86,7 @@ class LabelSkew(Scheme):
             shares = rng.dirichlet(np.full(self.clients, self.alpha), size=len(totals))
             return shares * totals[:, None]
         targets = np.zeros((len(totals), self.clients))
-        left, size = totals.astype(np.float64), totals.sum() / self.clients
+        left, size = totals.copy(), totals.sum() / self.clients
         for client in rng.permutation(self.clients):
             wanted = rng.dirichlet(self.alpha * totals / totals.sum())
             targets[:, client] = _taken(wanted, size, left)
