@@ -2,7 +2,7 @@
 
 `Genome` gives the bases that stand in the file now, all that were asked for, or an error. One
 object serves threads and forked workers alike, because no read moves a shared file position.
-What is kept between runs is the layout only, see `data_tools.fasta_index`.
+What is kept between runs is the layout only, see `data_tools.formats.fasta_index`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from data_tools.byte_source import PlainBytes, open_source
 from data_tools.encode import AMBIGUOUS, CODE_TABLE, LETTERS, Codes
 from data_tools.errors import ChangedFileError, InputError, RangeError, unknown_chromosome
-from data_tools.fasta_index import (
+from data_tools.formats.byte_source import PlainBytes, open_source
+from data_tools.formats.fasta_index import (
     Index,
     Record,
     cache_folder,

@@ -24,11 +24,11 @@ from Bio import bgzf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_tools import byte_source, fasta_index
 from data_tools import genome as genome_module
-from data_tools.byte_source import BgzfBytes, PlainBytes, open_source
 from data_tools.encode import encode
 from data_tools.errors import ChangedFileError, FormatError, InputError, RangeError
+from data_tools.formats import byte_source, fasta_index
+from data_tools.formats.byte_source import BgzfBytes, PlainBytes, open_source
 from data_tools.genome import Genome
 
 DEMO = Path(__file__).parents[2] / "examples" / "data" / "human_demo" / "human7.fa.gz"

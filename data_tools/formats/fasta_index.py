@@ -27,9 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.atomic import write_atomic
-from data_tools.byte_source import PlainBytes
 from data_tools.encode import LETTERS
 from data_tools.errors import ChangedFileError, FormatError
+from data_tools.formats.byte_source import PlainBytes
 
 _VERSION = 1
 _HEADER_MAX = 1 << 20

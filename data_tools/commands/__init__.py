@@ -1,0 +1,1 @@
+"""The commands of ``data-tools``, one file each."""

@@ -1,0 +1,30 @@
+"""Where the commands' tables and words go."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_tools.atomic import write_atomic
+from data_tools.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def write(table: "pd.DataFrame", out: Path | None) -> None:
+    """Write a table as CSV: to a file, whole or not at all, or to stdout."""
+    text = table.to_csv(index=False, float_format="%.6g")
+    if out is None:
+        sys.stdout.write(text)
+        return
+    if out.is_dir():
+        raise InputError(f"{out}: cannot be written (it is a folder); give the name of a file")
+    try:
+        write_atomic(out, text)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror})") from error
+
+
+def note(line: str) -> None:
+    """Say something that is not part of the result, on stderr."""
+    sys.stderr.write(line + "\n")

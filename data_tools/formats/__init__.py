@@ -1,0 +1,1 @@
+"""How the bytes of each file format are read and checked; what users call stands one level up."""
