@@ -3,6 +3,8 @@
 from data_tools.command_line import run
 from data_tools.commands.check import check
 from data_tools.commands.gc import gc
+from data_tools.commands.negatives import negatives
+from data_tools.commands.split import split
 from data_tools.commands.windows import windows
 
 DESCRIPTION = """Genomic files in, exact labelled windows out.
@@ -12,9 +14,11 @@ Examples:
   data-tools check peaks.narrowPeak --genome genome.fa.gz
   data-tools gc genome.fa.gz
   data-tools windows genome.fa.gz peaks.bed --width 1000 --background gc_matched --out windows.csv
+  data-tools negatives genome.fa.gz windows.csv --pool open_chromatin.bed --out labelled.csv
+  data-tools split genome.fa.gz --windows labelled.csv --out folds
 """
 
 
 def main() -> None:
     """Entry point."""
-    run("data-tools", DESCRIPTION, (windows, gc, check))
+    run("data-tools", DESCRIPTION, (windows, negatives, split, gc, check))

@@ -1,6 +1,6 @@
 """Windows of equal width: around summits, inside regions, and as base codes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal, get_args
 
 import numpy as np
@@ -142,15 +142,20 @@ def window_codes(genome: Genome, windows: pd.DataFrame, margin: int = 0) -> NDAr
     return genome.windows(windows["chrom"].to_numpy(), starts, int(width[0]) + 2 * margin)
 
 
+def window_codes_in_parts(
+    genome: Genome, windows: pd.DataFrame, *, rows: int = 20_000
+) -> Iterator[NDArray[np.uint8]]:
+    """Base codes of the windows, ``rows`` at a time, fewer where they are wide."""
+    widest = int((windows["end"] - windows["start"]).max()) if len(windows) else 1
+    step = max(1, min(rows, _BYTES // max(1, widest)))
+    for first in range(0, len(windows), step):
+        yield window_codes(genome, windows.iloc[first : first + step])
+
+
 def window_gc(genome: Genome, windows: pd.DataFrame, *, rows: int = 20_000) -> NDArray[np.float64]:
     """GC fraction of each window over its unambiguous bases; NaN where it has none.
 
     Reads ``rows`` windows at a time, fewer where they are wide, so that memory stays bounded.
     """
-    widest = int((windows["end"] - windows["start"]).max()) if len(windows) else 1
-    step = max(1, min(rows, _BYTES // max(1, widest)))
-    parts = [
-        gc_fraction(window_codes(genome, windows.iloc[first : first + step]))
-        for first in range(0, len(windows), step)
-    ]
+    parts = [gc_fraction(codes) for codes in window_codes_in_parts(genome, windows, rows=rows)]
     return np.concatenate(parts).astype(np.float64) if parts else np.empty(0)

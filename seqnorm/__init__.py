@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from seqnorm.leaks import leak_report
     from seqnorm.models import CNN, Transformer, build_model
     from seqnorm.moments import Moments
+    from seqnorm.robustness import audit
     from seqnorm.surgery import (
         convert,
         fold,
@@ -71,6 +72,7 @@ _HOMES = {
     "SyncBatchNorm": "layers",
     "Transformer": "models",
     "WSConv1d": "layers",
+    "audit": "robustness",
     "backend": "backends.choice",
     "background_moments": "composition",
     "background_zscore": "composition",
@@ -113,6 +115,7 @@ __all__ = [
     "SyncBatchNorm",
     "Transformer",
     "WSConv1d",
+    "audit",
     "backend",
     "background_moments",
     "background_zscore",

@@ -1,6 +1,7 @@
 """The ``seqnorm`` command."""
 
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -13,6 +14,7 @@ Examples:
   seqnorm holdout examples/human_ctcf.toml
   seqnorm holdout examples/human_ctcf.toml --override training.epochs=2 norms='["batch","layer"]'
   seqnorm report runs/human_ctcf
+  seqnorm audit scores.csv --windows windows.csv --out card
   seqnorm norms
 """
 
@@ -71,6 +73,73 @@ def report(folder: tyro.conf.Positional[Path]) -> None:
     say(f"{write_report(folder)}\n\nreport: {folder / 'report.html'}")
 
 
+def audit(
+    scores: tyro.conf.Positional[Path],
+    windows: Path,
+    out: Path,
+    genome: Path | None = None,
+    column: str = "score",
+    reference: tuple[str, ...] = (),
+    threshold: float | None = None,
+    false_alarm_rate: float = 0.01,
+    scale: Literal["auto", "probability", "logit", "score"] = "auto",
+    block: int = 1_000_000,
+    resamples: int = 1000,
+    name: str | None = None,
+) -> None:
+    """Make a GC-robustness card of any model from its scores.
+
+    Example: seqnorm audit scores.csv --windows windows.csv --out card --reference chr21
+
+    Writes gc_card.html, gc_card.json and gc_card.md, the last for the model's README: false alarms
+    by GC and by chromosome at one threshold, skill above GC alone, calibration, and what of it a
+    threshold would cure. For a model in Python, call seqnorm.audit(model, windows, genome=...).
+
+    Args:
+        scores: CSV or TSV with a column of scores, a row for each window in the same order; may be
+            the windows' own file.
+        windows: CSV or TSV with chrom, start, end, label (0 or 1), and gc unless there is a genome;
+            a column part with the value valid marks the windows that set the threshold.
+        out: Folder to write to.
+        genome: FASTA file from which the GC of the windows is counted.
+        column: Name of the column of scores.
+        reference: Chromosomes whose negatives set the threshold.
+        threshold: Score above which a window is called, where it is fixed already.
+        false_alarm_rate: Share of the reference's negatives that may be called.
+        scale: What the scores are.
+        block: Bases of a block of the bootstrap.
+        resamples: Resamples of the bootstrap.
+        name: Name of the model; that of the file of scores unless given.
+    """
+    from contextlib import ExitStack
+
+    from data_tools.genome import Genome
+    from data_tools.window_table import read_scores, read_windows
+    from seqnorm.robustness import audit as make_card
+    from seqnorm.robustness import write_card
+    from seqnorm.robustness.words import cautions, sentences
+
+    table = read_windows(windows, "label")
+    values = read_scores(scores, column, len(table))
+    with ExitStack() as stack:
+        card = make_card(
+            values,
+            table,
+            genome=None if genome is None else stack.enter_context(Genome(genome)),
+            reference=reference,
+            threshold=threshold,
+            false_alarm_rate=false_alarm_rate,
+            scale=scale,
+            block=block,
+            resamples=resamples,
+            name=name or scores.name.split(".")[0],
+        )
+    files = write_card(card, out)
+    for line in (*sentences(card), *cautions(card)):
+        say(line)
+    say("\n" + "\n".join(str(file) for file in files))
+
+
 def norms() -> None:
     """List the kinds of normalization that a spec or make_norm takes.
 
@@ -84,4 +153,4 @@ def norms() -> None:
 
 def main() -> None:
     """Entry point."""
-    run("seqnorm", DESCRIPTION, (holdout, report, norms))
+    run("seqnorm", DESCRIPTION, (holdout, report, audit, norms))

@@ -1,5 +1,45 @@
-"""One thread for every test: bits then depend on no machine's number of cores."""
+"""One thread for every test, and what tests of several packages ask."""
 
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 import torch
 
+# Bits then depend on no machine's number of cores.
 torch.set_num_threads(1)
+
+PROBE = (
+    "<iframe id=f style='width:%dpx;height:800px;border:0' src=%s></iframe><script>"
+    "f.onload=()=>{const d=f.contentDocument.documentElement;"
+    "document.title=d.scrollWidth+' of '+f.clientWidth}</script>"
+)
+
+
+@pytest.fixture
+def width_needed() -> Callable[[Path, int], int]:
+    """How many pixels a page takes in a browser whose window is so many wide."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        pytest.skip("needs Chromium")
+
+    def look(page: Path, width: int) -> int:
+        probe = page.with_name("probe.html")
+        probe.write_text(PROBE % (width, page.name))
+        switches = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]
+        switches += ["--disable-background-networking", "--disable-component-update"]
+        switches += ["--disable-sync", "--allow-file-access-from-files"]
+        switches += [f"--user-data-dir={page.with_name('profile')}"]
+        switches += ["--virtual-time-budget=5000", "--dump-dom", probe.as_uri()]
+        found = subprocess.run(
+            [browser, *switches], capture_output=True, text=True, timeout=60, check=True
+        ).stdout
+        title = re.search(r"<title>(\d+) of (\d+)</title>", found)
+        assert title, found[:500]
+        assert int(title[2]) == width
+        return int(title[1])
+
+    return look

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from seqnorm.holdout.metrics import Scored, auroc, average_precision
+from seqnorm.metrics import Scored, auroc, average_precision
 
 __all__ = ["Label", "Outcome", "Survival", "c_index", "cox_loss", "ranking"]
 

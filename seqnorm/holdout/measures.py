@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from data_tools.atomic import write_atomic
-from seqnorm.holdout import metrics
+from seqnorm import metrics
 from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.windows import VALIDATION
 

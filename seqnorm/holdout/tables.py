@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from seqnorm.holdout import metrics
+from seqnorm import metrics
 from seqnorm.holdout.measures import (
     DECILES,
     METRICS,

@@ -22,12 +22,13 @@ from data_tools.errors import InputError
 from data_tools.genome import Genome
 from data_tools.interval_sets import overlaps
 from data_tools.intervals import read_intervals
-from data_tools.negatives import GC_CALIPER, _allowed_starts, background_windows
+from data_tools.negatives import GC_CALIPER, background_windows, balance
+from data_tools.negatives.allowed import allowed_starts
 from data_tools.splits import block_split, whole_chromosomes
 from data_tools.windows import inside, summit_windows, window_codes, window_gc
 
 DEMO = Path(__file__).parents[2] / "examples" / "data" / "human_demo"
-KINDS = ("random", "gc_matched", "flank")
+KINDS = ("random", "gc_matched", "flank", "dinucleotide_matched")
 thorough = settings(deadline=None, max_examples=100)
 
 
@@ -133,6 +134,7 @@ def draw_from(genome, case, kind, **changes):
         forbidden=table(now["forbidden"]),
         margin=now["margin"],
         seed=now["seed"],
+        pool=now.get("pool"),
     )
 
 
@@ -147,7 +149,7 @@ def clash(one, other, width):
 @given(case=cases())
 def test_the_allowed_starts_are_those_of_a_look_at_every_start(zoo, case):
     taken = table(case["positives"] + case["forbidden"])
-    found = _allowed_starts(zoo, taken, table(case["regions"]), case["width"], case["margin"])
+    found = allowed_starts(zoo, taken, table(case["regions"]), case["width"], case["margin"])
     listed = {c: [s for low, high in gaps for s in range(low, high)] for c, gaps in found.items()}
     assert all(places == sorted(set(places)) for places in listed.values())
     assert {(c, s) for c, places in listed.items() for s in places} == reference_starts(case)
@@ -155,9 +157,9 @@ def test_the_allowed_starts_are_those_of_a_look_at_every_start(zoo, case):
 
 def test_the_allowed_starts_do_not_depend_on_how_much_is_read_at_once(zoo, monkeypatch):
     regions = whole_chromosomes(list(ZOO), zoo.lengths)
-    at_once = _allowed_starts(zoo, table([]), regions, 4, 1)
-    monkeypatch.setattr("data_tools.negatives._SPAN", 7)
-    in_pieces = _allowed_starts(zoo, table([]), regions, 4, 1)
+    at_once = allowed_starts(zoo, table([]), regions, 4, 1)
+    monkeypatch.setattr("data_tools.negatives.allowed._SPAN", 7)
+    in_pieces = allowed_starts(zoo, table([]), regions, 4, 1)
     assert in_pieces.keys() == at_once.keys()
     assert all(in_pieces[chrom].tolist() == gaps.tolist() for chrom, gaps in at_once.items())
     assert len(at_once) > 200
@@ -248,24 +250,26 @@ def matched_apart(genome, positives, drawn, count):
     return max(apart)
 
 
+@pytest.mark.parametrize("kind", ["gc_matched", "dinucleotide_matched"])
 @thorough
 @given(case=cases())
-def test_gc_matched_gives_each_positive_all_its_partners_within_the_caliper_or_none(zoo, case):
+def test_matched_gives_each_positive_all_its_partners_within_the_caliper_or_none(zoo, kind, case):
     assume(reference_starts(case))
     positives = table(case["positives"])
-    drawn = draw_from(zoo, case, "gc_matched")
+    drawn = draw_from(zoo, case, kind)
     assert matched_apart(zoo, positives, drawn, case["count"]) <= GC_CALIPER + 1e-9
     assert drawn.wanted == case["count"] * len(positives)
     assert drawn.unmatched.tolist() == sorted(set(drawn.unmatched.tolist()))
 
 
+@pytest.mark.parametrize("kind", ["gc_matched", "dinucleotide_matched"])
 @thorough
 @given(case=cases())
-def test_a_positive_is_reported_unmatched_only_where_nothing_of_its_gc_is_left(zoo, case):
+def test_a_positive_is_reported_unmatched_only_where_nothing_of_its_gc_is_left(zoo, kind, case):
     allowed = sorted(reference_starts(case))
     assume(allowed and case["positives"])
     width = case["width"]
-    drawn = draw_from(zoo, case, "gc_matched", count=1)
+    drawn = draw_from(zoo, case, kind, count=1)
     place_gc = window_gc(zoo, table([(chrom, start, start + width) for chrom, start in allowed]))
     positive_gc = window_gc(zoo, table(case["positives"]))
     taken = starts(drawn.windows)
@@ -287,6 +291,58 @@ def test_no_partners_are_left_behind_of_a_positive_that_does_not_get_all():
     assert both.unmatched.tolist() == []
     assert starts(one_too_many.windows) == []
     assert one_too_many.unmatched.tolist() == [0]
+
+
+def test_dinucleotide_matched_takes_the_window_of_the_same_pairs_where_gc_cannot_tell():
+    # Three places of equal GC: CGs, GCs apart, and the positive's own kind, Cs and Gs in runs.
+    places = ["ATATCGCGCGATAT", "ATACATGATCATGA", "ATATCCCGGGATAT"]
+    letters = "AATTAATTAATTAA".join(["ATATCCCGGGATAT", *places, ""])
+    with opened({"a": letters}) as genome:
+        regions = table([("a", 28 * i, 28 * i + 14) for i in range(1, 4)])
+        drawn = background_windows(
+            genome, table([("a", 0, 14)]), regions, "dinucleotide_matched", count=1, width=14
+        )
+    assert starts(drawn.windows) == [("a", 84)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@thorough
+@given(case=cases(), data=st.data())
+def test_from_a_pool_windows_stand_only_around_its_summits(zoo, kind, case, data):
+    width = case["width"]
+    pool = table(data.draw(intervals_in(case["names"], st.integers(1, 20), 6)))
+    of_pool = {
+        (chrom, (start + end) // 2 - width // 2)
+        for chrom, start, end in pool.itertuples(index=False, name=None)
+    }
+    if not of_pool & reference_starts(case):
+        with pytest.raises(InputError, match=r"no room for|none of the"):
+            draw_from(zoo, case, kind, pool=pool)
+        return
+    assert set(starts(draw_from(zoo, case, kind, pool=pool).windows)) <= of_pool
+
+
+@given(
+    st.lists(st.integers(0, 6), min_size=1, max_size=20),
+    st.lists(st.integers(0, 6), min_size=1, max_size=20),
+)
+def test_balance_is_what_sklearn_and_counting_say_of_gc(one, other):
+    frames = [pd.DataFrame({"chrom": "a", "gc": np.array(x) / 6}) for x in (one, other)]
+    row = balance(*frames).iloc[0]
+    labels = np.repeat([1, 0], [len(one), len(other)])
+    assert row["gc_auroc"] == pytest.approx(roc_auc_score(labels, [*one, *other]))
+    apart = [np.mean(np.array(one) <= x) - np.mean(np.array(other) <= x) for x in range(7)]
+    assert row["gc_ks"] == pytest.approx(np.abs(apart).max())
+    assert row["gc_difference"] == pytest.approx(np.mean(one) / 6 - np.mean(other) / 6)
+
+
+def test_balance_tells_chromosomes_apart_that_cancel_out_over_all():
+    positives = pd.DataFrame({"chrom": ["a", "b"], "gc": [0.6, 0.3]})
+    negatives = pd.DataFrame({"chrom": ["a", "b", "c"], "gc": [0.3, 0.6, np.nan]})
+    found = balance(positives, negatives).set_index("chrom")
+    assert found.loc[["a", "b", "all"], "gc_auroc"].tolist() == [1, 0, 0.5]
+    assert found.loc["c", ["positives", "negatives"]].tolist() == [0, 0]
+    assert np.isnan(found.loc["c", "gc_auroc"])
 
 
 # --- chance ------------------------------------------------------------------------------------
@@ -339,7 +395,7 @@ def test_another_seed_gives_other_windows(kind):
     assert starts(one.windows) != starts(other.windows)
 
 
-@pytest.mark.parametrize("kind", ["gc_matched", "flank"])
+@pytest.mark.parametrize("kind", ["gc_matched", "flank", "dinucleotide_matched"])
 def test_another_chromosome_does_not_move_the_windows_of_the_first(kind):
     sequences = {"a": random_letters(3000, 1), "b": random_letters(3000, 2)}
     with opened(sequences) as genome:
@@ -414,13 +470,14 @@ def test_without_positives_random_draws_and_the_others_have_nothing_to_do(kind):
         ({"width": 0}, "at least 1 base wide, not 0"),
         ({"margin": -1}, "margin must be 0 or more, not -1"),
         ({"seed": -1}, "seed must be 0 or more, not -1"),
+        ({"caliper": 1.5}, "the caliper is a difference of GC fractions, 0 to 1, not 1.5"),
         ({"regions": table([("c", 0, 9)])}, "unknown chromosome 'c'"),
         ({"regions": table([("a", 0, 101)])}, "past the end of a"),
         ({"regions": table([])}, "no room"),
         ({"width": 101}, "no room for a background window of 101 bases"),
     ],
     ids=[
-        "kind", "count", "width", "margin", "seed", "unknown region", "region too long",
+        "kind", "count", "width", "margin", "seed", "caliper", "unknown region", "region too long",
         "no region", "too wide",
     ],
 )  # fmt: skip

@@ -5,8 +5,7 @@ from __future__ import annotations
 import html.parser
 import json
 import re
-import shutil
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -273,24 +272,8 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [1280, 390])
-def test_no_page_scrolls_sideways_in_a_browser(tmp_path: Path, width: int) -> None:
-    browser = shutil.which("chromium") or shutil.which("chromium-browser")
-    if browser is None:
-        pytest.skip("needs Chromium")
+def test_no_page_scrolls_sideways_in_a_browser(
+    tmp_path: Path, width: int, width_needed: Callable[[Path, int], int]
+) -> None:
     write_report(add_extras(run_folder(tmp_path, client="w" * 150), client="w" * 150))
-    probe = (
-        "<iframe id=f style='width:%dpx;height:800px;border:0' src=report.html></iframe><script>"
-        "f.onload=()=>{const d=f.contentDocument.documentElement;"
-        "document.title=d.scrollWidth+' of '+f.clientWidth}</script>"
-    )
-    (tmp_path / "probe.html").write_text(probe % width)
-    switches = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]
-    switches += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    switches += ["--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}"]
-    switches += ["--virtual-time-budget=5000", "--dump-dom", (tmp_path / "probe.html").as_uri()]
-    found = subprocess.run(
-        [browser, *switches], capture_output=True, text=True, timeout=60, check=True
-    ).stdout
-    title = re.search(r"<title>(\d+) of (\d+)</title>", found)
-    assert title, found[:500]
-    assert int(title[1]) <= int(title[2]) == width
+    assert width_needed(tmp_path / "report.html", width) <= width

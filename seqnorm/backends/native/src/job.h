@@ -146,18 +146,19 @@ template <class T> struct Job {
   }
 
   // While a set is mapped, the next one is fetched: its passes are short, and would wait for memory
-  // longer than they work. Sets of a few lines are fetched several at a time; those that outgrow
-  // the near caches gain nothing.
+  // longer than they work. Sets of a few lines are fetched several at a time; of those that outgrow
+  // the near caches a few lines.
   int64_t set_ahead() const {
     const int64_t least = 2048 / sizeof(T), most = 65536 / sizeof(T);
     const int64_t size = (p.over == SN_OVER_CL && !p.given ? p.c / p.groups : 1) * p.l;
-    if (size > most || size == 0) return 0;
+    if (size > most || size == 0) return least;
     return size < least ? (least / size + 1) * size : size;
   }
 
-  // Take the statistics for known, as they are in the backward pass.
-  void know(int64_t sets) {
-    for (int64_t s = 0; s < sets; ++s) rstds[s] = reciprocal_deviation(p.var[s], p.eps);
+  // Take the statistics of sets for known, as they are in the backward pass.
+  void know(int64_t set) const { rstds[set] = reciprocal_deviation(p.var[set], p.eps); }
+  void know_all(int64_t sets) const {
+    for (int64_t s = 0; s < sets; ++s) know(s);
   }
   void know(int64_t s, double mean, double var) const {
     p.mean[s] = mean;

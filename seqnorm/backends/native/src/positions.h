@@ -10,7 +10,7 @@ template <class T, int ACT> struct Positions {
   typedef ComputeOf<T> A;
   typedef Vec<A> V;
   static constexpr int W = Lanes<A>::W;
-  static constexpr int U = 4;               // vectors side by side
+  static constexpr int U = 8;               // vectors side by side
   static constexpr int64_t WIDTH = U * W;   // positions of a block
   static constexpr int64_t SPAN = 2048;     // a multiple of WIDTH
   static constexpr int64_t DEPTH = 64;      // channels summed before sums are put aside

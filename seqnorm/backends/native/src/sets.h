@@ -133,7 +133,7 @@ template <class T, int ACT, template <class, int> class Axis> void sets_forward(
   const auto merge = [&](int64_t n, int64_t start, int64_t end) {
     each_set(p, start, end, [&](int64_t c, int64_t) { merge_moments(job, n, c); });
   };
-  if (p.given) job.know(p.c);
+  if (p.given) job.know_all(p.c);
   if (within_sequences<T, Axis>(p)) {
     each_piece_of_channels(
         p, channels_a_piece<T, Axis>(p), [&](int64_t n, int64_t start, int64_t end) {
@@ -153,8 +153,8 @@ template <class T, int ACT, template <class, int> class Axis>
 void sets_backward(Job<T>& job) {
   typedef Axis<T, ACT> Ax;
   const sn_problem& p = job.p;
-  const int64_t sequences = p.over == SN_OVER_L ? p.c : p.groups;
-  job.know(p.given || p.over == SN_OVER_NL ? p.c : p.n * sequences);
+  const bool of_channels = p.given || p.over == SN_OVER_NL;
+  if (of_channels) job.know_all(p.c);
   const auto sum = [&](int64_t n, int64_t start, int64_t end) {
     Ax::sums(job, n, start, end);
     for (int64_t c = start; c < end; ++c) put_weight_gradients(job, n, c);
@@ -165,12 +165,15 @@ void sets_backward(Job<T>& job) {
   if (within_sequences<T, Axis>(p)) {
     each_piece_of_channels(
         p, channels_a_piece<T, Axis>(p), [&](int64_t n, int64_t start, int64_t end) {
+          if (!of_channels)
+            each_set(p, start, end, [&](int64_t c, int64_t) { job.know(job.set(n, c)); });
           sum(n, start, end);
           merge(n, start, end);
           Ax::gradients(job, n, start, end);
         });
     return;
   }
+  if (!of_channels) job.know_all(p.n * (p.over == SN_OVER_L ? p.c : p.groups));
   const int64_t width = Ax::channels(p);
   each_piece_of_channels(p, width, sum);
   each_owner(p, [&](int64_t n) { merge(n, 0, p.c); });

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from seqnorm.holdout import metrics
-from seqnorm.holdout.metrics import Scored
+from seqnorm import metrics
+from seqnorm.metrics import Scored
 
 
 def make(seed: int, n: int = 300, blocks: int = 6, *, ties: bool = False) -> Scored:
