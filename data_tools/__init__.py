@@ -13,47 +13,74 @@ from data_tools.errors import InputError
 from data_tools.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from data_tools.duplicates import near_duplicates
+    from data_tools.folds import Fold, gc_stress_fold, k_folds, read_fold, write_fold
     from data_tools.genome import Genome
     from data_tools.intervals import read_intervals
-    from data_tools.motifs import Motif, best_match, read_motif
-    from data_tools.negatives import background_windows
+    from data_tools.logo import motif_logo
+    from data_tools.motif_scan import best_match, scan
+    from data_tools.motifs import Motif, read_motif, read_motifs
+    from data_tools.negatives import background_windows, balance
     from data_tools.splits import block_split, chromosome_folds, whole_chromosomes
+    from data_tools.window_table import read_windows
     from data_tools.windows import summit_windows, window_codes, window_gc
 
 _HOMES = {
+    "Fold": "folds",
     "Genome": "genome",
     "Motif": "motifs",
     "background_windows": "negatives",
-    "best_match": "motifs",
+    "balance": "negatives",
+    "best_match": "motif_scan",
     "block_split": "splits",
     "chromosome_folds": "splits",
     "read_intervals": "intervals",
+    "gc_stress_fold": "folds",
+    "k_folds": "folds",
+    "motif_logo": "logo",
+    "near_duplicates": "duplicates",
+    "read_fold": "folds",
     "read_motif": "motifs",
+    "read_motifs": "motifs",
+    "read_windows": "window_table",
+    "scan": "motif_scan",
     "summit_windows": "windows",
     "whole_chromosomes": "splits",
     "window_codes": "windows",
     "window_gc": "windows",
+    "write_fold": "folds",
 }
 
 __all__ = [
+    "Fold",
     "Genome",
     "InputError",
     "Motif",
     "background_windows",
+    "balance",
     "best_match",
     "block_split",
     "chromosome_folds",
     "decode",
     "encode",
     "gc_fraction",
+    "gc_stress_fold",
+    "k_folds",
+    "motif_logo",
+    "near_duplicates",
     "one_hot",
+    "read_fold",
     "read_intervals",
     "read_motif",
+    "read_motifs",
+    "read_windows",
     "reverse_complement",
+    "scan",
     "summit_windows",
     "whole_chromosomes",
     "window_codes",
     "window_gc",
+    "write_fold",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Motif matrices: read JASPAR counts, turn them into log-odds, scan both strands.
+"""Motif matrices: read JASPAR, MEME and HOCOMOCO files, turn counts into log-odds.
 
 References
 ----------
@@ -6,6 +6,10 @@ Stormo (2000), DNA binding sites: representation and discovery. Bioinformatics 1
 Rauluseviciute et al. (2024), JASPAR 2024. Nucleic Acids Research 52, D174-D182.
 """
 
+import gzip
+import re
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -14,8 +18,13 @@ import numpy as np
 from Bio import motifs as bio_motifs
 from numpy.typing import NDArray
 
-from data_tools.encode import as_codes
 from data_tools.errors import InputError, MissingFileError
+
+_LARGEST = 1 << 28
+_MANY_SITES = 10**9
+_AT_MANY = rf"\1 nsites= {_MANY_SITES}\3"
+_MEME_SITES = 20.0
+_SUM_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -33,14 +42,19 @@ class Motif:
     name: str
     counts: NDArray[np.float64]
 
-    def log_odds(self, pseudocount: float = 0.8) -> NDArray[np.float32]:
-        """Log2 odds against equal base frequencies.
+    def log_odds(
+        self, pseudocount: float = 0.8, background: Sequence[float] = (0.25,) * 4
+    ) -> NDArray[np.float32]:
+        """Log2 odds against base frequencies.
 
         Parameters
         ----------
         pseudocount
-            Added to each count, so that a base that was never seen stays possible. The default
-            matters little for the hundreds of sites that a JASPAR matrix counts.
+            Added to each count, so that a base that was never seen stays possible; with an uneven
+            background four times this number is shared out over the bases as the background is.
+            The default matters little for the hundreds of sites that a JASPAR matrix counts.
+        background
+            Frequencies of A, C, G, T, above 0; they are scaled to sum to 1.
 
         Returns
         -------
@@ -50,134 +64,179 @@ class Motif:
         Raises
         ------
         InputError
-            Where a count of 0 stays 0, which has no logarithm.
+            Where a count of 0 stays 0, which has no logarithm, or for a background that is none.
 
         Examples
         --------
         >>> Motif("x", np.array([[8.0], [0.0], [0.0], [0.0]])).log_odds(1.0).ravel().round(2)
         array([ 1.58, -1.58, -1.58, -1.58], dtype=float32)
         """
-        frequency = self.counts + pseudocount
+        base = np.asarray(background, dtype=np.float64)
+        if base.shape != (4,) or not (np.isfinite(base) & (base > 0)).all():
+            raise InputError(
+                f"a background has four frequencies above 0, for A, C, G, T, not {background}"
+            )
+        share = (base / base.sum())[:, None]
+        frequency = self.counts + 4 * pseudocount * share
         if not (np.isfinite(frequency) & (frequency > 0)).all():
             raise InputError(
                 f"motif {self.name}: pseudocount {pseudocount} leaves a frequency without a "
                 "logarithm; give one above 0"
             )
-        bits: NDArray[np.float64] = np.log2(4 * frequency / frequency.sum(0))
+        bits: NDArray[np.float64] = np.log2(frequency / frequency.sum(0) / share)
         return bits.astype(np.float32)
+
+    def information(self, pseudocount: float = 0.8) -> NDArray[np.float64]:
+        """Information content of each column against equal base frequencies.
+
+        Parameters
+        ----------
+        pseudocount
+            As in `log_odds`.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (K,), in bits, 0 to 2: the relative entropy to equal frequencies, without a
+            correction for few sites (Schneider & Stephens 1990, Nucleic Acids Research 18, 6097).
+
+        Examples
+        --------
+        >>> Motif("x", np.array([[8.0, 1], [0, 1], [0, 1], [0, 1]])).information(0)
+        array([2., 0.])
+        """
+        frequency = self.counts + pseudocount
+        frequency = frequency / frequency.sum(0)
+        logarithm = np.log2(4 * frequency, out=np.zeros_like(frequency), where=frequency > 0)
+        bits: NDArray[np.float64] = (frequency * logarithm).sum(0)
+        return bits
 
 
 def read_motif(path: str | Path) -> Motif:
-    """Read the one matrix of a JASPAR file.
+    """Read the one matrix of a JASPAR or MEME file.
 
     Raises
     ------
     InputError
-        When the file is missing, is no JASPAR file, holds none or several matrices, or a matrix
+        When the file is missing, is no file of matrices, holds none or several, or a matrix
         with a count that is negative or no number, or with a column without a count.
     """
+    found = read_motifs(path)
+    if len(found) != 1:
+        raise InputError(f"{path}: holds {len(found)} matrices; give a file with exactly one")
+    return found[0]
+
+
+def read_motifs(path: str | Path) -> list[Motif]:
+    """Read all matrices of a JASPAR or MEME file, as JASPAR and HOCOMOCO give them; also gzipped.
+
+    A MEME file holds frequencies; counts are these times its ``nsites`` (20 where it has none, as
+    MEME itself has it), not rounded.
+
+    Parameters
+    ----------
+    path : path
+        Told by its content: MEME begins with ``MEME version``, JASPAR with ``>``.
+
+    Returns
+    -------
+    list of Motif
+        In the order of the file.
+
+    Raises
+    ------
+    InputError
+        When the file is missing, is no such file, holds no matrix, or one with a count that is
+        negative or no number, a column without a count, or, in MEME, frequencies whose sum is not
+        1.
+    """
     path = Path(path)
-    text = _one_matrix(path)
+    text = _text(path)
+    found = _meme(path, text) if text.lstrip().startswith("MEME") else _jaspar(path, text)
+    if not found:
+        raise InputError(f"{path}: holds no matrix; check that the file is whole")
+    for motif in found:
+        _check_counts(path, motif)
+    return found
+
+
+def _jaspar(path: Path, text: str) -> list[Motif]:
+    """Read a matrix at a time, because Biopython drops lines that are over."""
+    return [_jaspar_matrix(path, part) for part in re.split(r"(?m)^(?=>)", text) if part.strip()]
+
+
+def _jaspar_matrix(path: Path, text: str) -> Motif:
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines[0].startswith(">") or len(lines) != 5:
+        raise InputError(
+            f"{path}: not a JASPAR matrix ({len(lines)} lines from {lines[0][:40]!r} on; a matrix "
+            "has a line with '>' and one line each for A, C, G, T)"
+        )
     try:
         matrix = bio_motifs.parse(StringIO(text), "jaspar")[0]  # type: ignore[no-untyped-call]
         counts = np.array([matrix.counts[base] for base in "ACGT"], dtype=np.float64)
     except Exception as error:  # Biopython raises bare Exceptions, too.
         raise InputError(f"{path}: not a JASPAR matrix ({error})") from error
-    _check_counts(path, counts)
     return Motif(f"{matrix.matrix_id} {matrix.name}", counts)
 
 
-def _one_matrix(path: Path) -> str:
-    """Text of a file that has the lines of one matrix; Biopython drops what is over."""
+def _meme(path: Path, text: str) -> list[Motif]:
+    # Biopython rounds frequencies times sites to whole counts: ask it for very many sites.
+    heads = re.findall(r"(?m)^letter-probability matrix:.*$", text)
+    sites = [re.search(r"nsites= *([0-9]+)", head) for head in heads]
+    finer = re.sub(r"(?m)^(letter-probability matrix:.*?)(nsites= *[0-9]+)?( .*)?$", _AT_MANY, text)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        matrices = bio_motifs.parse(StringIO(finer), "minimal")  # type: ignore[no-untyped-call]
+        counts = [np.array([m.counts[base] for base in "ACGT"], np.float64) for m in matrices]
+    except Exception as error:  # Biopython raises bare Exceptions, too.
+        raise InputError(f"{path}: not a MEME file ({error})") from error
+    if len(counts) != len(heads) or any(part.ndim != 2 for part in counts):
+        raise InputError(f"{path}: {len(heads)} matrices, of which {len(counts)} can be read")
+    found = []
+    for matrix, part, number in zip(matrices, counts, sites, strict=True):
+        off = np.abs(part.sum(0) / _MANY_SITES - 1) > _SUM_TOLERANCE
+        if off.any():
+            raise InputError(
+                f"{path}: {matrix.name}: the frequencies of column {int(off.argmax()) + 1} do not "
+                "sum to 1; correct them"
+            )
+        times = float(number[1]) if number else _MEME_SITES
+        found.append(Motif(matrix.name, part / _MANY_SITES * times))
+    return found
+
+
+def _text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+        if raw[:2] == b"\x1f\x8b":
+            with gzip.open(path) as stream:
+                raw = stream.read(_LARGEST + 1)
+            if len(raw) > _LARGEST:
+                raise InputError(f"{path}: inflates to more than {_LARGEST >> 20} MiB; unpack it")
+        return raw.decode("utf-8-sig")
     except FileNotFoundError:
-        raise MissingFileError(f"{path}: no such file; give the path of a JASPAR matrix") from None
+        raise MissingFileError(f"{path}: no such file; give the path of a matrix file") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path}: broken gzip ({error}); fetch it again") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a JASPAR matrix ({error})") from error
-    lines = [line for line in text.splitlines() if line.strip()]
-    headers = sum(line.startswith(">") for line in lines)
-    if headers != 1:
-        raise InputError(f"{path}: holds {headers} matrices; give a file with exactly one")
-    if len(lines) != 5:
-        raise InputError(
-            f"{path}: not a JASPAR matrix ({len(lines)} lines; a matrix has a line with '>' and "
-            "one line each for A, C, G, T)"
-        )
-    return text
+        raise InputError(f"{path}: not a file of matrices ({error})") from error
 
 
-def _check_counts(path: Path, counts: NDArray[np.float64]) -> None:
+def _check_counts(path: Path, motif: Motif) -> None:
+    counts = motif.counts
     if counts.shape[1] == 0:
-        raise InputError(f"{path}: the matrix has no column; check that the file is whole")
+        raise InputError(f"{path}: {motif.name} has no column; check that the file is whole")
     wrong = ~(np.isfinite(counts) & (counts >= 0))
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         raise InputError(
-            f"{path}: count {counts[row, column]:g} of {'ACGT'[row]} in column {column + 1}; "
-            "give counts, which are 0 or more"
+            f"{path}: {motif.name}: count {counts[row, column]:g} of {'ACGT'[row]} in column "
+            f"{column + 1}; give counts, which are 0 or more"
         )
     if (empty := counts.sum(axis=0) == 0).any():
         raise InputError(
-            f"{path}: column {int(empty.argmax()) + 1} has no count; remove it or fill it"
+            f"{path}: {motif.name}: column {int(empty.argmax()) + 1} has no count; remove it or "
+            "fill it"
         )
-
-
-def best_match(codes: NDArray[np.uint8], log_odds: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Score of the best site on either strand of each window.
-
-    Parameters
-    ----------
-    codes
-        Base codes of shape (N, L) or (L,); an ambiguous base (4) scores as the worst base of its
-        column.
-    log_odds
-        Matrix of shape (4, K), 1 <= K <= L.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (N,), in bits.
-
-    Raises
-    ------
-    InputError
-        For other shapes, a window shorter than the motif, or codes outside 0 to 4.
-
-    Examples
-    --------
-    >>> weights = np.array([[1, -1], [-1, 1], [-1, -1], [-1, -1]], dtype=np.float32)
-    >>> best_match(np.array([[2, 0, 1, 3], [2, 2, 3, 3], [2, 2, 2, 0]], dtype=np.uint8), weights)
-    array([2., 2., 0.], dtype=float32)
-    """
-    codes = np.atleast_2d(as_codes(codes))
-    if codes.ndim != 2:
-        raise InputError(f"codes have shape (N, L), got {codes.shape}")
-    if log_odds.ndim != 2 or log_odds.shape[0] != 4 or log_odds.shape[1] == 0:
-        raise InputError(f"log-odds have shape (4, K) with K >= 1, got {log_odds.shape}")
-    width = log_odds.shape[1]
-    if codes.shape[1] < width:
-        raise InputError(
-            f"a window of {codes.shape[1]} bases is shorter than the motif of {width}; "
-            "use wider windows"
-        )
-    extended = np.vstack([log_odds, log_odds.min(axis=0)])
-    # The reverse strand is the same scan with the matrix turned round and complemented.
-    reverse = np.vstack([log_odds[::-1, ::-1], extended[4:, ::-1]])
-    best = np.empty(len(codes), dtype=np.float32)
-    rows = max(1, 4_000_000 // codes.shape[1])
-    for first in range(0, len(codes), rows):
-        part = codes[first : first + rows]
-        best[first : first + rows] = np.maximum(_scan(part, extended), _scan(part, reverse))
-    return best
-
-
-def _scan(codes: NDArray[np.uint8], weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    positions = codes.shape[1] - weights.shape[1] + 1
-    score = np.zeros((len(codes), positions), dtype=np.float32)
-    for k in range(weights.shape[1]):
-        score += weights[:, k][codes[:, k : k + positions]]
-    best: NDArray[np.float32] = score.max(axis=1)
-    return best

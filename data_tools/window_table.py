@@ -138,12 +138,10 @@ def _text_table(where: Path) -> pd.DataFrame:
 
 
 def _numbers_or_text(column: pd.Series[str]) -> NDArray[Any]:
-    fields = column.to_numpy(dtype=object)
-    try:
-        numbers: NDArray[Any] = pd.to_numeric(np.where(fields == "", "nan", fields))
-    except ValueError:
-        return fields
-    return numbers
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy()
+    unread = pd.isna(numbers) & (column != "").to_numpy()
+    fields: NDArray[Any] = column.to_numpy(dtype=object) if unread.any() else numbers
+    return fields
 
 
 def _all(

@@ -14,7 +14,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from data_tools.encode import gc_fraction
-from data_tools.motifs import best_match, read_motif
+from data_tools.motif_scan import best_match
+from data_tools.motifs import read_motif
 from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.trial import validation_score
 from seqnorm.holdout.windows import VALIDATION, WindowSet

@@ -5,6 +5,7 @@ at as tables, a page or a few lines for a model's README.
 """
 
 from seqnorm.robustness.auditing import audit
-from seqnorm.robustness.card import Card, write_card
+from seqnorm.robustness.card import Card
+from seqnorm.robustness.files import write_card
 
 __all__ = ["Card", "audit", "write_card"]

@@ -1,23 +1,17 @@
-"""What an audit found, and the files it is written to."""
+"""What an audit found."""
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
-
-from data_tools.atomic import write_atomic
-from data_tools.errors import InputError
 
 ALL = "all"
 """Name of the row over all tenths by GC."""
 SLOPE = "richest less poorest"
 """Name of the row with the difference of the last tenth and the first."""
-STEM = "gc_card"
 
 
 @dataclass(frozen=True)
@@ -110,42 +104,3 @@ class Card:
 
 def _value(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write_card(card: Card, folder: str | Path) -> list[Path]:
-    """Write a card as a page, as JSON and as a few lines for a README.
-
-    Parameters
-    ----------
-    card : Card
-        What `seqnorm.audit` gave.
-    folder : path
-        Made if it does not exist; gets ``gc_card.html``, ``gc_card.json``, ``gc_card.md``.
-
-    Returns
-    -------
-    list of Path
-        The three files.
-
-    Raises
-    ------
-    InputError
-        If the folder cannot be written.
-    """
-    # Here, because matplotlib and jinja2 are needed for nothing else in a card.
-    from seqnorm.robustness.page import page
-    from seqnorm.robustness.words import markdown
-
-    target = Path(folder)
-    files = {
-        "html": page(card),
-        "json": json.dumps(card.to_dict(), indent=2, allow_nan=False) + "\n",
-        "md": markdown(card),
-    }
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        for suffix, text in files.items():
-            write_atomic(target / f"{STEM}.{suffix}", text)
-    except OSError as error:
-        raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
-    return [target / f"{STEM}.{suffix}" for suffix in files]

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import json
 import os
 import pkgutil
 import subprocess
@@ -113,7 +114,7 @@ def test_help_loads_neither_torch_nor_pandas_nor_biopython(environment):
 
 
 def test_no_part_of_data_tools_loads_torch(environment):
-    names = [module.name for module in pkgutil.iter_modules(data_tools.__path__, "data_tools.")]
+    names = [module.name for module in pkgutil.walk_packages(data_tools.__path__, "data_tools.")]
     assert {"data_tools.cli", "data_tools.negatives", "data_tools.motifs"} <= set(names)
     code = f"import sys, {', '.join(names)}\nprint(*sys.modules)"
     loaded = set(python(code, environment))
@@ -130,7 +131,8 @@ def test_every_public_name_is_the_object_whatever_was_loaded_before(environment,
     )
     kinds = dict(word.split(":") for word in python(code, environment))
     classes = {name for name, kind in kinds.items() if kind == "type"}
-    assert classes == {"Genome", "InputError", "Motif"}
+    assert classes == {name for name in kinds if name[0].isupper()}
+    assert {"Genome", "InputError", "Motif"} <= classes
     assert {kind for name, kind in kinds.items() if name not in classes} == {"function"}
 
 
@@ -270,8 +272,8 @@ def test_check_tells_fasta_by_its_name_in_either_case(call, small):
         ("windows g.fa", ["Missing", "BED or narrowPeak file"]),
         ("gc bad.fa", ["bad.fa", "'-'"]),
         ("check bad.bed", ["bad.bed:2:"]),
-        ("chekc p.bed", ["chekc", "windows, gc, check"]),
-        ("", ["windows, gc, check"]),
+        ("chekc p.bed", ["chekc", "windows, negatives, split"]),
+        ("", ["windows, negatives, split"]),
     ],
 )
 def test_a_mistake_is_one_line_on_stderr_with_exit_code_2_and_no_output(
@@ -297,3 +299,105 @@ def test_a_reader_that_closes_the_pipe_early_is_no_error(environment, small):
     assert writer.stderr.read() == b""
     writer.stderr.close()
     assert writer.wait() == 0
+
+
+# --- negatives and split --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def positives(call, tmp_path_factory):
+    path = tmp_path_factory.mktemp("windows") / "windows.csv"
+    done = call(
+        "windows", GENOME, PEAKS, "--width", 200, "--chroms", "chr3", "chr19", "--out", path
+    )
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+@pytest.mark.parametrize("kind", ["gc_matched", "dinucleotide_matched"])
+def test_negatives_are_matched_within_the_chromosome_and_the_report_says_how_well(
+    call, positives, tmp_path, kind
+):
+    done = call(
+        "negatives", GENOME, positives, "--kind", kind, "--per-positive", 2, "--exclude", EXCLUDE,
+        "--out", tmp_path / "out.csv", "--report", tmp_path / "report.csv",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    table, report = pd.read_csv(tmp_path / "out.csv"), pd.read_csv(tmp_path / "report.csv")
+    counts = table.groupby(["chrom", "label"]).size()
+    assert (counts.xs(0, level="label") == 2 * counts.xs(1, level="label")).all()
+    assert report["chrom"].tolist() == ["chr19", "chr3", "all"]
+    assert (report["gc_auroc"] - 0.5).abs().max() < 0.01
+    assert f"{(table['label'] == 1).sum()} positives, {(table['label'] == 0).sum()}" in done.stderr
+    assert "GC alone: AUROC 0." in done.stderr
+
+
+def test_negatives_from_a_pool_lie_around_its_peaks(call, positives, tmp_path):
+    pool = tmp_path / "open.bed"
+    pool.write_text("".join(f"chr19\t{s}\t{s + 300}\n" for s in range(400_000, 900_000, 5000)))
+    done = call(
+        "negatives", GENOME, positives, "--kind", "random", "--pool", pool,
+        "--out", tmp_path / "out.csv",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "out.csv")
+    drawn = table[table["label"] == 0]
+    assert len(drawn) > 20
+    assert ((drawn["start"] - 50) % 5000 == 0).all()
+
+
+def test_a_split_gives_each_window_one_part_and_leaves_near_duplicates_out(call, tmp_path):
+    rng = np.random.default_rng(0)
+    letters = ["".join(rng.choice(list("ACGT"), 3000)) for _ in range(4)]
+    # What chr1 starts with stands, reversed, in chr3 too.
+    copy = letters[0][:500].translate(str.maketrans("ACGT", "TGCA"))[::-1]
+    letters[2] = letters[2][:1000] + copy + letters[2][1500:]
+    fasta = tmp_path / "four.fa"
+    fasta.write_text("".join(f">chr{i + 1}\n{text}\n" for i, text in enumerate(letters)))
+    windows = tmp_path / "windows.csv"
+    starts = range(0, 3000, 500)
+    rows = [f"chr{i},{s},{s + 500},1\n" for i in range(1, 5) for s in starts]
+    windows.write_text("chrom,start,end,label\n" + "".join(rows))
+    done = call(
+        "split", fasta, "--out", tmp_path / "folds", "--scheme", "leave_one_out",
+        "--windows", windows,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lost = 0
+    for i in range(4):
+        fold = json.loads((tmp_path / "folds" / f"fold_{i}.json").read_text())
+        table = pd.read_csv(tmp_path / "folds" / f"fold_{i}.csv")
+        for part, chroms in fold.items():
+            assert set(table.loc[table["part"] == part, "chrom"]) <= set(chroms)
+        lost += 24 - len(table)
+        pair = {("chr1", 0), ("chr3", 1000)}
+        kept = set(zip(table["chrom"], table["start"], strict=True)) & pair
+        parts = {next(p for p, names in fold.items() if c in names) for c, _ in pair}
+        assert len(kept) == (2 if len(parts) == 1 else 1)
+    assert lost == sum("1 near-duplicates of" in line for line in done.stderr.splitlines()) > 0
+
+
+def test_a_gc_stress_split_and_a_fold_file_of_ones_own(call, tmp_path):
+    done = call("split", GENOME, "--out", tmp_path / "stress", "--scheme", "gc_stress")
+    assert done.returncode == 0, done.stderr
+    fold = json.loads((tmp_path / "stress" / "fold_0.json").read_text())
+    assert "chr19" in fold["test"]
+    assert "chr4" not in fold["test"]
+    done = call("split", GENOME, "--out", tmp_path / "own", "--fold", tmp_path / "none.json")
+    assert done.returncode == 2
+    assert "no such file" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["--scheme", "k_fold", "--k", 2], "k is at least 3"),
+        (["--chroms", "chr99"], "unknown chromosome 'chr99'"),
+        (["--windows", "peaks.bed"], "a table of windows is a .csv or .tsv file"),
+    ],
+)
+def test_a_split_that_cannot_be_is_one_line_and_exit_code_two(call, tmp_path, arguments, fault):
+    done = call("split", GENOME, "--out", tmp_path, *arguments)
+    assert done.returncode == 2
+    assert fault in done.stderr
+    assert done.stderr.count("\n") == 1
