@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from data_tools.intervals import read_intervals
     from data_tools.motifs import Motif, best_match, read_motif
     from data_tools.negatives import background_windows
+    from data_tools.shuffle import kmer_shuffle
     from data_tools.splits import block_split, chromosome_folds, whole_chromosomes
     from data_tools.windows import summit_windows, window_codes, window_gc
 
@@ -27,6 +28,7 @@ _HOMES = {
     "best_match": "motifs",
     "block_split": "splits",
     "chromosome_folds": "splits",
+    "kmer_shuffle": "shuffle",
     "read_intervals": "intervals",
     "read_motif": "motifs",
     "summit_windows": "windows",
@@ -46,6 +48,7 @@ __all__ = [
     "decode",
     "encode",
     "gc_fraction",
+    "kmer_shuffle",
     "one_hot",
     "read_intervals",
     "read_motif",

@@ -3,6 +3,7 @@
 from data_tools.command_line import run
 from data_tools.commands.check import check
 from data_tools.commands.gc import gc
+from data_tools.commands.shuffle import shuffle
 from data_tools.commands.windows import windows
 
 DESCRIPTION = """Genomic files in, exact labelled windows out.
@@ -12,9 +13,10 @@ Examples:
   data-tools check peaks.narrowPeak --genome genome.fa.gz
   data-tools gc genome.fa.gz
   data-tools windows genome.fa.gz peaks.bed --width 1000 --background gc_matched --out windows.csv
+  data-tools shuffle peaks.fa --k 2 --count 5 --out shuffled.fa
 """
 
 
 def main() -> None:
     """Entry point."""
-    run("data-tools", DESCRIPTION, (windows, gc, check))
+    run("data-tools", DESCRIPTION, (windows, gc, check, shuffle))

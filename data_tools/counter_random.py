@@ -59,7 +59,9 @@ def uniforms(keys: Words, counters: Words) -> NDArray[np.float64]:
     >>> bool(0 <= drawn.min() and drawn.max() < 1 and abs(drawn.mean() - 0.5) < 0.01)
     True
     """
-    result: NDArray[np.float64] = (words(keys, counters) >> np.uint64(11)) * 2.0**-53
+    result: NDArray[np.float64] = (words(keys, counters) >> np.uint64(11)).astype(
+        np.float64
+    ) * 2.0**-53
     return result
 
 

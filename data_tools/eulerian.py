@@ -37,6 +37,12 @@ Keys = NDArray[Any]
 _FEW_ROWS = 150
 """Trails that plain Python walks faster one by one than NumPy all together."""
 
+_TOGETHER = 2048
+"""Trails that are walked together: enough to pay for NumPy's calls, few enough for the cache."""
+
+_CACHED = 1 << 15
+"""Edges whose keys stay in the processor's cache from the draw to the sorted order."""
+
 _ORDER, _TREE, _TIES = range(3)
 
 
@@ -53,12 +59,28 @@ class _Layout:
         return np.uint32 if self.bits == 32 else np.uint64
 
     @property
+    def target_dtype(self) -> Any:
+        return np.uint8 if self.target_bits <= 8 else np.uint16
+
+    @property
     def last(self) -> int:
         return 1 << (self.bits - self.vertex_bits - 1)
 
     @property
     def random(self) -> int:
         return self.last - (1 << self.target_bits)
+
+    def keys_of_words(self) -> Keys:
+        """The key of each k-mer, without its random part, by the k-mer's number.
+
+        A k-mer's source is its first k-1 letters and its target its last k-1. With k = 1 there is
+        one vertex, and the letter stands in the place of the target.
+        """
+        every = np.arange(4 << self.vertex_bits, dtype=self.dtype)
+        target: Keys = every & self.dtype((1 << self.target_bits) - 1)
+        if self.vertex_bits:
+            target |= (every >> self.dtype(2)) << self.dtype(self.bits - self.vertex_bits)
+        return target
 
 
 def _layout(k: int, edges: int) -> _Layout:
@@ -82,9 +104,11 @@ class Graphs:
     edges : ndarray, shape (T,)
         Edges of each, from many to few.
     template : ndarray, shape (T, E)
-        Edges as sorting keys without their random part, sorted; all ones beyond the last.
-    starts, counts : ndarray, shape (T, V)
-        Where the edges out of each vertex begin in ``template``, and how many there are.
+        Edges as sorting keys without their random part; all ones beyond the last.
+    exits : ndarray, shape (T, V, 4)
+        Edges out of each vertex by their letter, summed up over the letters.
+    slots : ndarray, shape (T, V, 4)
+        Where in ``template`` one of these edges stands.
     layout
         Where the parts of a key stand.
     """
@@ -93,14 +117,19 @@ class Graphs:
     root: IntArray
     edges: IntArray
     template: Keys
-    starts: IntArray
-    counts: IntArray
+    exits: NDArray[np.int32]
+    slots: NDArray[np.int32]
     layout: _Layout
 
-    def targets(self, rows: IntArray, slots: IntArray) -> IntArray:
-        """Vertices to which these edges lead."""
-        mask = self.template.dtype.type((1 << self.layout.target_bits) - 1)
-        return (self.template[rows, slots] & mask).astype(np.int64)
+    @property
+    def vertices(self) -> int:
+        """How many vertices a graph has, V."""
+        return int(self.exits.shape[1])
+
+    @property
+    def counts(self) -> NDArray[np.int32]:
+        """Edges out of each vertex, shape (T, V)."""
+        return self.exits[:, :, 3]
 
 
 def graphs(codes: Codes, lengths: IntArray, k: int) -> Graphs:
@@ -118,26 +147,32 @@ def graphs(codes: Codes, lengths: IntArray, k: int) -> Graphs:
     edges = lengths - k + 1
     widest = int(edges[0])
     vertices = 4 ** (k - 1)
-    words_at = np.zeros((len(codes), widest), dtype=np.uint32)
-    for offset in range(k):
-        words_at = (words_at << np.uint32(2)) | codes[:, offset : offset + widest]
-    rows = np.arange(len(codes))
-    # A k-mer's source is its first k-1 letters and its target the last k-1; with k = 1 there is
-    # one vertex, and the "target" is the letter.
     layout = _layout(k, widest)
-    shift = layout.bits - layout.vertex_bits
-    source = (words_at >> np.uint32(2)).astype(layout.dtype)
-    target = (words_at & np.uint32((1 << layout.target_bits) - 1)).astype(layout.dtype)
-    beyond = np.arange(widest) >= edges[:, None]
-    flat = (rows[:, None] * vertices + source.astype(np.int64))[~beyond]
-    counts = np.bincount(flat, minlength=len(codes) * vertices).reshape(len(codes), vertices)
-    template = (source << layout.dtype(shift)) | target if k > 1 else target
-    template[beyond] = np.iinfo(layout.dtype).max
-    template.sort(axis=1)
-    final = words_at[rows, edges - 1].astype(np.int64) & (vertices - 1)
-    first = words_at[:, 0].astype(np.int64) >> 2
+    small = np.uint8 if k <= 4 else np.uint16
+    found: NDArray[Any] = codes[:, :widest].astype(small)
+    for offset in range(1, k):
+        found = (found << small(2)) | codes[:, offset : offset + widest]
+    rows = np.arange(len(codes))
+    place = found + rows[:, None] * (4 * vertices)
+    template = layout.keys_of_words()[found]
+    if edges[-1] < widest:
+        beyond = np.arange(widest) >= edges[:, None]
+        template[beyond] = np.iinfo(layout.dtype).max
+        place[beyond] = 4 * vertices * len(codes)
+    size = 4 * vertices * len(codes)
+    counts = np.bincount(place.ravel(), minlength=size + 1)[:size]
+    # Of several equal edges any may stand for all: the last one written stays.
+    slots = np.empty(size + 1, dtype=np.int32)
+    slots[place] = np.arange(widest, dtype=np.int32)
+    shape = (len(codes), vertices, 4)
     return Graphs(
-        first, final, edges, template, np.cumsum(counts, axis=1) - counts, counts, layout
+        first=found[:, 0].astype(np.int64) >> 2,
+        root=found[rows, edges - 1].astype(np.int64) & (vertices - 1),
+        edges=edges,
+        template=template,
+        exits=np.cumsum(counts.reshape(shape), axis=2, dtype=np.int32),
+        slots=slots[:size].reshape(shape),
+        layout=layout,
     )
 
 
@@ -158,12 +193,18 @@ def random_trails(graph: Graphs, rows: IntArray, keys: Words) -> NDArray[Any]:
     ndarray of unsigned integers, shape (R, E)
         Vertices after the first; the lowest two bits are the letter. Beyond a trail's end, any.
     """
-    order = _random_order(graph, rows, keys)
-    if graph.counts.shape[1] == 1:
-        return order
-    if len(rows) < _FEW_ROWS:
-        return _walk_one_by_one(graph, rows, order)
-    return _walk_together(graph, rows, order)
+    width = graph.template.shape[1]
+    few = len(rows) < _FEW_ROWS
+    result = np.empty((len(rows), width), dtype=graph.layout.target_dtype)
+    for lo in range(0, len(rows), _TOGETHER):
+        part = slice(lo, lo + _TOGETHER)
+        order = _random_order(graph, rows[part], keys[part])
+        if graph.vertices == 1:
+            result[part] = order
+        else:
+            walk = _walk_one_by_one if few else _walk_together
+            result[part] = walk(graph, rows[part], order)
+    return result
 
 
 # --- the order in which each vertex's edges are taken --------------------------------------
@@ -173,31 +214,39 @@ def _random_order(graph: Graphs, rows: IntArray, keys: Words) -> NDArray[Any]:
     """Targets of the edges, by source, in random order with the last exit last: (R, E)."""
     layout = graph.layout
     width = graph.template.shape[1]
-    per_word = 64 // layout.bits
-    counters = np.arange(-(-width // per_word), dtype=np.uint64)
-    drawn = words(child_keys(keys, _ORDER)[:, None], counters).view(layout.dtype)[:, :width]
-    drawn &= layout.dtype(layout.random)
-    drawn |= graph.template[rows]
-    trails, exits = _last_exits(graph, rows, child_keys(keys, _TREE))
-    drawn[trails, exits] |= layout.dtype(layout.last)
-    drawn = np.sort(drawn, axis=1)
-    _break_ties(drawn, layout, child_keys(keys, _TIES))
-    small = np.uint8 if layout.target_bits <= 8 else np.uint16
-    order: NDArray[Any] = drawn.astype(small)
-    order &= small((1 << layout.target_bits) - 1)
+    order = np.empty((len(rows), width), dtype=layout.target_dtype)
+    trails, slots = _last_exits(graph, rows, child_keys(keys, _TREE))
+    step = max(1, _CACHED // width)
+    for lo in range(0, len(rows), step):
+        part = slice(lo, lo + step)
+        drawn = _random_bits(layout, child_keys(keys[part], _ORDER), width)
+        drawn |= graph.template[rows[part]]
+        mine = slice(*np.searchsorted(trails, [lo, lo + step]))
+        drawn[trails[mine] - lo, slots[mine]] |= layout.dtype(layout.last)
+        drawn.sort(axis=1)
+        _break_ties(drawn, layout, child_keys(keys[part], _TIES))
+        drawn &= layout.dtype((1 << layout.target_bits) - 1)
+        order[part] = drawn
     return order
+
+
+def _random_bits(layout: _Layout, keys: Words, width: int) -> Keys:
+    """The random part of so many edges' keys for each key."""
+    counters = np.arange(-(-width * layout.bits // 64), dtype=np.uint64)
+    drawn: Keys = words(keys[:, None], counters).view(layout.dtype)[:, :width]
+    drawn &= layout.dtype(layout.random)
+    return drawn
 
 
 def _break_ties(sorted_keys: Keys, layout: _Layout, keys: Words) -> None:
     """Put edges that drew the same number in random order, where it makes a difference."""
     gaps = np.diff(sorted_keys, axis=1)
-    # Unsigned: 0, which is two equal edges, becomes the largest number.
-    gaps -= layout.dtype(1)
-    least = (1 << layout.target_bits) - 1
-    if not gaps.size or gaps.min() >= least:
+    targets = 1 << layout.target_bits
+    if not gaps.size or gaps.min() >= targets:
         return
+    tied = ((gaps > 0) & (gaps < targets)).any(axis=1)
     counters = np.arange(sorted_keys.shape[1], dtype=np.uint64)
-    for row in np.flatnonzero((gaps < least).any(axis=1)):
+    for row in np.flatnonzero(tied):
         again = words(keys[row : row + 1], counters)
         drawn = sorted_keys[row] >> layout.dtype(layout.target_bits)
         sorted_keys[row] = sorted_keys[row][np.lexsort((again, drawn))]
@@ -205,37 +254,46 @@ def _break_ties(sorted_keys: Keys, layout: _Layout, keys: Words) -> None:
 
 def _last_exits(graph: Graphs, rows: IntArray, keys: Words) -> tuple[IntArray, IntArray]:
     """Draw a uniform tree of last exits for each trail: trail and slot of each exit."""
-    vertices = graph.counts.shape[1]
+    vertices = graph.vertices
     leaves = graph.counts[rows] > 0
-    everyone = np.arange(len(rows))
-    leaves[everyone, graph.root[rows]] = False
-    exits = np.zeros(leaves.shape, dtype=np.int64)
+    leaves[np.arange(len(rows)), graph.root[rows]] = False
     parents = np.tile(np.arange(vertices), (len(rows), 1))
-    trails, tails = np.nonzero(leaves)
+    chosen = np.zeros(leaves.shape, dtype=np.int64)
+    # A trail and a vertex are one number, a pair: one-dimensional gathers are the fast ones.
+    pairs = np.flatnonzero(leaves)
     redraw = 0
-    while trails.size:
-        graph_rows = rows[trails]
+    while pairs.size:
+        trails, tails = np.divmod(pairs, vertices)
         drawn = uniforms(keys[trails], (redraw * vertices + tails).astype(np.uint64))
-        slots = (drawn * graph.counts[graph_rows, tails]).astype(np.int64)
-        slots += graph.starts[graph_rows, tails]
-        exits[trails, tails] = slots
-        parents[trails, tails] = graph.targets(graph_rows, slots)
+        letters = _letters(graph, (rows[trails] * vertices + tails) * 4, drawn)
+        chosen.ravel()[pairs] = letters
+        parents.ravel()[pairs] = (tails * 4 + letters) & (vertices - 1)
         active = trails[np.diff(trails, prepend=-1) > 0]
-        on_cycle = _on_cycles(parents[active]) & leaves[active]
-        which, tails = np.nonzero(on_cycle)
-        trails = active[which]
+        cyclic = np.flatnonzero(_on_cycles(parents[active]) & leaves[active])
+        which, tails = np.divmod(cyclic, vertices)
+        pairs = active[which] * vertices + tails
         redraw += 1
     trails, tails = np.nonzero(leaves)
-    return trails, exits[trails, tails]
+    return trails, graph.slots[rows[trails], tails, chosen[trails, tails]].astype(np.int64)
+
+
+def _letters(graph: Graphs, at: IntArray, drawn: NDArray[np.float64]) -> IntArray:
+    """Letter of a random edge out of each vertex, whose counts by letter begin at ``at``."""
+    number = (drawn * graph.exits.take(at + 3)).astype(np.int64)
+    letters = np.zeros(len(at), dtype=np.int64)
+    for letter in range(3):
+        letters += number >= graph.exits.take(at + letter)
+    return letters
 
 
 def _on_cycles(parents: IntArray) -> NDArray[np.bool_]:
     """Which vertices lie on a cycle of the map, fixed points included: those that it ends at."""
-    steps = parents
-    for _ in range((parents.shape[1] - 1).bit_length()):
-        steps = np.take_along_axis(steps, steps, axis=1)
+    number, vertices = parents.shape
+    steps = parents + np.arange(number)[:, None] * vertices
+    for _ in range((vertices - 1).bit_length()):
+        steps = steps.take(steps)
     result = np.zeros(parents.shape, dtype=np.bool_)
-    np.put_along_axis(result, steps, True, axis=1)
+    result.ravel()[steps] = True
     return result
 
 
@@ -245,8 +303,8 @@ def _on_cycles(parents: IntArray) -> NDArray[np.bool_]:
 def _walk_one_by_one(graph: Graphs, rows: IntArray, order: NDArray[Any]) -> NDArray[Any]:
     out = np.zeros_like(order)
     for trail, row in enumerate(rows.tolist()):
-        bounds = zip(graph.starts[row].tolist(), graph.counts[row].tolist(), strict=True)
-        exits = [iter(order[trail, at : at + size].tolist()) for at, size in bounds]
+        ends = np.cumsum(graph.counts[row]).tolist()
+        exits = [iter(part.tolist()) for part in np.split(order[trail], ends)]
         at = int(graph.first[row])
         number = int(graph.edges[row])
         out[trail, :number] = [at := next(exits[at]) for _ in range(number)]
@@ -256,11 +314,11 @@ def _walk_one_by_one(graph: Graphs, rows: IntArray, order: NDArray[Any]) -> NDAr
 def _walk_together(graph: Graphs, rows: IntArray, order: NDArray[Any]) -> NDArray[Any]:
     """All trails take a step at a time; `place` is where a trail's vertex keeps its next edge."""
     number, width = order.shape
-    vertices = graph.counts.shape[1]
-    first_place = np.arange(number) * vertices
+    starts = np.cumsum(graph.counts, axis=1) - graph.counts
+    first_place = np.arange(number) * graph.vertices
     place = first_place + graph.first[rows]
     edge = np.empty(number, dtype=np.int64)
-    following = (graph.starts[rows] + np.arange(number)[:, None] * width).ravel()
+    following = (starts[rows] + np.arange(number)[:, None] * width).ravel()
     flat = order.ravel()
     out = np.empty((width, number), dtype=order.dtype)
     for begin, end, active in _steps(graph.edges[rows]):

@@ -8,6 +8,7 @@ drawn.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -81,12 +82,12 @@ def kmer_shuffle(
     >>> from data_tools.encode import decode, encode
     >>> shuffled = kmer_shuffle(encode("ACGATTACAGGCATNNACGGTCA")[None], seed=2)
     >>> decode(shuffled[0, 0])
-    'ACACATTAGCGGATNNACGGTCA'
+    'ACACATTAGGCGATNNACGGTCA'
     """
     checked = as_codes(codes)
     if checked.ndim != 2:
         raise InputError(f"codes have shape (N, L), got {checked.shape}")
-    _check_numbers(k, count, seed)
+    check_numbers(k, count, seed)
     root = np.array([seed], dtype=np.uint64)
     keys = child_keys(root, _checked_streams(streams, len(checked)))
     out = np.repeat(checked[:, None], count, axis=1)
@@ -96,7 +97,8 @@ def kmer_shuffle(
     return out
 
 
-def _check_numbers(k: int, count: int, seed: int) -> None:
+def check_numbers(k: int, count: int, seed: int) -> None:
+    """Raise `InputError` unless these are what `kmer_shuffle` takes."""
     if not 1 <= k <= LONGEST_WORD:
         raise InputError(f"k must be 1 to {LONGEST_WORD}, not {k}")
     if count < 1:
@@ -123,11 +125,12 @@ def _stretches(codes: Codes, k: int) -> tuple[IntArray, IntArray, IntArray]:
     Those of one length and start follow each other. Stretches that have but one order are left
     out.
     """
-    fence = np.zeros((len(codes), codes.shape[1] + 2), dtype=np.int8)
-    fence[:, 1:-1] = codes < AMBIGUOUS
-    change = np.diff(fence, axis=1)
-    sequence, start = np.nonzero(change > 0)
-    length = np.nonzero(change < 0)[1] - start
+    fence = np.zeros((len(codes), codes.shape[1] + 1), dtype=np.bool_)
+    np.less(codes, AMBIGUOUS, out=fence[:, :-1])
+    # Each sequence ends with a fence, so that starts and ends take turns.
+    change = np.flatnonzero(np.diff(fence.ravel(), prepend=False))
+    sequence, start = np.divmod(change[::2], fence.shape[1])
+    length = change[1::2] - change[::2]
     order = np.lexsort((sequence, start, -length))
     order = order[length[order] > max(k, 1)]
     return sequence[order], start[order], length[order]
@@ -137,7 +140,7 @@ def _blocks(length: IntArray, k: int) -> Iterator[tuple[int, int]]:
     """Runs of stretches whose graphs are held together."""
     lo = 0
     while lo < len(length):
-        hi = lo + max(1, _BLOCK // max(int(length[lo]), 4 ** (k - 1)))
+        hi = lo + max(1, _BLOCK // max(int(length[lo]), 4**k))
         yield lo, min(hi, len(length))
         lo = hi
 
@@ -152,27 +155,28 @@ def _shuffle_stretches(
         letters[lo:hi, :size] = codes[sequence[lo:hi], begin : begin + size]
     graph = graphs(letters, length, k)
     count = out.shape[1]
-    step = max(1, _BLOCK // (max(int(length[0]), 4 ** (k - 1)) * len(length)))
+    step = max(1, _BLOCK // (max(int(length[0]), 4**k) * len(length)))
     for first in range(0, count, step):
         numbers = np.arange(first, min(first + step, count))
         own = child_keys(child_keys(keys[sequence], start)[:, None], numbers)
         trails = _trails(graph, own)
         for lo, hi, begin, size in _alike(start, length):
             stretch = slice(begin + k - 1, begin + size)
-            where = np.ix_(sequence[lo:hi], numbers)
-            out[*where, stretch] = trails[lo:hi, :, : size - k + 1]
+            out[sequence[lo:hi, None], numbers, stretch] = trails[lo:hi, :, : size - k + 1]
 
 
 def _trails(graph: Graphs, keys: Words) -> Codes:
     """Letters of the trails with these keys (T, S), as (T, S, E)."""
     rows = np.repeat(np.arange(len(keys)), keys.shape[1])
     trails = random_trails(graph, rows, keys.ravel())
-    return (trails & trails.dtype.type(3)).reshape(*keys.shape, -1)
+    if trails.dtype != np.uint8 or graph.vertices > 4:
+        trails = trails & trails.dtype.type(3)
+    return trails.reshape(*keys.shape, -1)
 
 
 def _alike(start: IntArray, length: IntArray) -> Iterator[tuple[int, int, int, int]]:
     """Runs (lo, hi) of stretches of one start and length, with both."""
     differ = (np.diff(start) != 0) | (np.diff(length) != 0)
     cuts = [0, *(np.flatnonzero(differ) + 1).tolist(), len(start)]
-    for lo, hi in zip(cuts, cuts[1:], strict=False):
+    for lo, hi in pairwise(cuts):
         yield lo, hi, int(start[lo]), int(length[lo])

@@ -1,4 +1,4 @@
-"""Can batch and biology be told apart, and how much of the biology lies along the batches?
+"""Whether batch and biology can be told apart, and how much of the biology lies along batches.
 
 For a covariate, let C be its columns less their means and B the indicators of the batches less
 theirs. The squared canonical correlations of C and B are the shares, direction by direction, of

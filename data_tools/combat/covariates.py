@@ -120,9 +120,11 @@ def _coded(name: str, column: pd.Series[Any], levels: tuple[Any, ...] | None) ->
             f"covariate {name}: level {column.iloc[at]!r} of sample {at + 1} was not there when "
             f"the batches were fitted, only {_listed(levels)}"
         )
-    return np.stack([(column == level).to_numpy(float) for level in levels[1:]], axis=1) if len(
-        levels
-    ) > 1 else np.empty((len(column), 0))
+    return (
+        np.stack([(column == level).to_numpy(float) for level in levels[1:]], axis=1)
+        if len(levels) > 1
+        else np.empty((len(column), 0))
+    )
 
 
 def _listed(names: Iterable[Any]) -> str:

@@ -270,8 +270,8 @@ def test_check_tells_fasta_by_its_name_in_either_case(call, small):
         ("windows g.fa", ["Missing", "BED or narrowPeak file"]),
         ("gc bad.fa", ["bad.fa", "'-'"]),
         ("check bad.bed", ["bad.bed:2:"]),
-        ("chekc p.bed", ["chekc", "windows, gc, check"]),
-        ("", ["windows, gc, check"]),
+        ("chekc p.bed", ["chekc", "windows, gc, check, shuffle"]),
+        ("", ["windows, gc, check, shuffle"]),
     ],
 )
 def test_a_mistake_is_one_line_on_stderr_with_exit_code_2_and_no_output(

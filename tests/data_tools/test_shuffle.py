@@ -1,7 +1,10 @@
 """Shuffles keep what they promise, reach everything that they may, equally often."""
 
 import itertools
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -161,7 +164,7 @@ def test_the_peer_misses_shuffles_that_are_reached_here():
 
     letters = "ACGTACTGACTG"
     drawn = ersatz.dinucleotide_shuffle(
-        torch.from_numpy(one_hot(letters)[None].astype(np.int8)), n=4000, random_state=0
+        torch.from_numpy(one_hot(letters)[None].astype(np.int8)), n=1500, random_state=0
     )[0]
     theirs = {decode(row) for row in drawn.argmax(1).numpy()}
     possible = all_shuffles(letters, 2)
@@ -202,6 +205,54 @@ def test_words_are_splitmix64_and_uniform_across_keys_and_counters():
     assert abs(np.corrcoef(drawn[:, 0], drawn[:, 1])[0, 1]) < 0.2
 
 
+# --- the command -----------------------------------------------------------------------------
+
+
+def call(*arguments):
+    return subprocess.run(
+        [Path(sys.executable).with_name("data-tools"), "shuffle", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_shuffles_records_whatever_stands_beside_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEQNORM_CACHE", str(tmp_path / "cache"))
+    generator = np.random.default_rng(0)
+    records = {
+        name: "".join(generator.choice(list("ACGTN"), size, p=[0.24, 0.24, 0.24, 0.24, 0.04]))
+        for name, size in {"b": 150, "a": 60, "c": 77}.items()
+    }
+    one, two = tmp_path / "one.fa", tmp_path / "two.fa"
+    one.write_text("".join(f">{name}\n{records[name]}\n" for name in "abc"))
+    two.write_text("".join(f">{name}\n{records[name]}\n" for name in "cb"))
+    out = tmp_path / "out.fa"
+    finished = call(one, "--count", 2, "--seed", 3, "--out", out)
+    assert (finished.returncode, finished.stdout) == (0, "")
+    assert finished.stderr == "3 sequences, 2 shuffles each\n"
+    found = {}
+    for record in out.read_text().split(">")[1:]:
+        name, *lines = record.splitlines()
+        assert all(len(line) == 60 for line in lines[:-1])
+        found[name] = "".join(lines)
+    assert list(found) == [f"{name}_shuffle{number}" for name in "abc" for number in (1, 2)]
+    for name, letters in records.items():
+        for number in (1, 2):
+            assert kmers(found[f"{name}_shuffle{number}"], 2) == kmers(letters, 2)
+            assert found[f"{name}_shuffle{number}"] != letters
+    again = call(two, "--seed", 3).stdout
+    assert found["b_shuffle1"] in again.replace("\n", "")
+    assert found["c_shuffle1"] in again.replace("\n", "")
+
+
+def test_the_commands_mistakes_are_one_line_and_leave_no_file(tmp_path):
+    wrong = call(tmp_path / "none.fa", "--k", 9, "--out", tmp_path / "out.fa")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr == "data-tools: error: k must be 1 to 6, not 9\n"
+    assert not list(tmp_path.iterdir())
+
+
 # --- edges and mistakes ----------------------------------------------------------------------
 
 
@@ -216,7 +267,7 @@ def test_no_sequence_gives_no_shuffle():
 
 
 def test_one_vertex_that_hardly_leaves_itself_is_no_trouble():
-    letters = "A" * 3000 + "C" + "A" * 10 + "G"
+    letters = "A" * 500 + "C" + "A" * 10 + "G"
     assert {kmers(row, 2) == kmers(letters, 2) for row in shuffled(letters, count=200)} == {True}
 
 
