@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from data_tools.motif_scan import best_match, scan
     from data_tools.motifs import Motif, read_motif, read_motifs
     from data_tools.negatives import background_windows, balance
+    from data_tools.shuffle import kmer_shuffle
     from data_tools.splits import block_split, chromosome_folds, whole_chromosomes
     from data_tools.window_table import read_windows
     from data_tools.windows import summit_windows, window_codes, window_gc
@@ -34,6 +35,7 @@ _HOMES = {
     "best_match": "motif_scan",
     "block_split": "splits",
     "chromosome_folds": "splits",
+    "kmer_shuffle": "shuffle",
     "read_intervals": "intervals",
     "gc_stress_fold": "folds",
     "k_folds": "folds",
@@ -66,6 +68,7 @@ __all__ = [
     "gc_fraction",
     "gc_stress_fold",
     "k_folds",
+    "kmer_shuffle",
     "motif_logo",
     "near_duplicates",
     "one_hot",

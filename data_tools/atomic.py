@@ -2,11 +2,14 @@
 
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
+def write_atomic(path: Path, content: bytes | str | Iterable[bytes]) -> None:
     """Replace a file in one step: temporary file in the same folder, fsync, rename.
+
+    Content that is an iterable of bytes is written a part at a time, as it is made.
 
     Examples
     --------
@@ -16,11 +19,12 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     >>> target.read_text()
     'all or nothing'
     """
-    raw = content.encode() if isinstance(content, str) else content
+    whole = content.encode() if isinstance(content, str) else content
+    parts = [whole] if isinstance(whole, bytes) else whole
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with temporary.open("xb") as stream:
-            stream.write(raw)
+            stream.writelines(parts)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)

@@ -4,6 +4,7 @@ from data_tools.command_line import run
 from data_tools.commands.check import check
 from data_tools.commands.gc import gc
 from data_tools.commands.negatives import negatives
+from data_tools.commands.shuffle import shuffle
 from data_tools.commands.split import split
 from data_tools.commands.windows import windows
 
@@ -16,9 +17,10 @@ Examples:
   data-tools windows genome.fa.gz peaks.bed --width 1000 --background gc_matched --out windows.csv
   data-tools negatives genome.fa.gz windows.csv --pool open_chromatin.bed --out labelled.csv
   data-tools split genome.fa.gz --windows labelled.csv --out folds
+  data-tools shuffle peaks.fa --k 2 --count 5 --out shuffled.fa
 """
 
 
 def main() -> None:
     """Entry point."""
-    run("data-tools", DESCRIPTION, (windows, negatives, split, gc, check))
+    run("data-tools", DESCRIPTION, (windows, negatives, split, gc, check, shuffle))

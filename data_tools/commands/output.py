@@ -1,6 +1,7 @@
 """Where the commands' tables and words go."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,18 @@ if TYPE_CHECKING:
 
 def write(table: "pd.DataFrame", out: Path | None) -> None:
     """Write a table as CSV: to a file, whole or not at all, or to stdout."""
-    text = table.to_csv(index=False, float_format="%.6g")
+    write_text([table.to_csv(index=False, float_format="%.6g")], out)
+
+
+def write_text(parts: Iterable[str], out: Path | None) -> None:
+    """Write text, a part at a time: to a file, whole or not at all, or to stdout."""
     if out is None:
-        sys.stdout.write(text)
+        sys.stdout.writelines(parts)
         return
     if out.is_dir():
         raise InputError(f"{out}: cannot be written (it is a folder); give the name of a file")
     try:
-        write_atomic(out, text)
+        write_atomic(out, (part.encode() for part in parts))
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror})") from error
 
