@@ -17,7 +17,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import resource
 import shutil
 import statistics
 import subprocess
@@ -32,8 +31,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from data_tools.shuffle import kmer_shuffle
-from machine import processor
+from machine import peak_memory, processor
 from twobit_file import write_twobit
 
 from data_tools.encode import encode, one_hot
@@ -41,6 +39,7 @@ from data_tools.genome import Genome
 from data_tools.interval_sets import overlaps
 from data_tools.intervals import read_intervals
 from data_tools.negatives import background_windows, balance
+from data_tools.shuffle import kmer_shuffle
 from data_tools.splits import whole_chromosomes
 from data_tools.windows import summit_windows, window_gc
 
@@ -157,11 +156,12 @@ def ours_negatives(folder: Path) -> Call:
     genome, table = positives(folder)
     regions = whole_chromosomes(list(genome.lengths), genome.lengths)
 
-    def call() -> pd.DataFrame:
+    def call() -> tuple[pd.DataFrame, pd.DataFrame]:
         drawn = background_windows(
             genome, table, regions, "gc_matched", count=1, width=WIDTH, seed=1
         )
-        return drawn.windows
+        kept = table.drop(index=table.index[drawn.unmatched])
+        return kept, drawn.windows
 
     return call
 
@@ -172,7 +172,7 @@ def tangermeme_negatives(folder: Path) -> Call:
 
     table = positives(folder)[1]
     path = str(folder / "human7.fa")
-    return lambda: extract_matching_loci(table, path, in_window=WIDTH, random_state=1)
+    return lambda: (table, extract_matching_loci(table, path, in_window=WIDTH, random_state=1))
 
 
 def chrombpnet_negatives(folder: Path) -> Call:
@@ -185,7 +185,7 @@ def chrombpnet_negatives(folder: Path) -> Call:
         upper = text.upper()
         return round(100 * (upper.count("G") + upper.count("C")) / len(upper))
 
-    def call() -> pd.DataFrame:
+    def call() -> tuple[pd.DataFrame, pd.DataFrame]:
         rng = np.random.default_rng(1)
         file = pyfaidx.Fasta(str(folder / "human7.fa"), as_raw=True)
         rows = []
@@ -207,7 +207,7 @@ def chrombpnet_negatives(folder: Path) -> Call:
                 if near:
                     rows.append((chrom, bins[near[0]].pop()))
         found = pd.DataFrame(rows, columns=["chrom", "start"])
-        return found.assign(end=found["start"] + WIDTH)
+        return table, found.assign(end=found["start"] + WIDTH)
 
     return call
 
@@ -403,7 +403,7 @@ def one(case: str, contender: str, folder: Path) -> None:
         "first": times[0],
         "times": times[1:],
         "cpu": cpu[1:],
-        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "memory": peak_memory(),
         **quality,
     }
     sys.stdout.write(json.dumps(said) + "\n")
@@ -412,11 +412,11 @@ def one(case: str, contender: str, folder: Path) -> None:
 def measured(case: str, result: Any, folder: Path) -> dict[str, Any]:
     """What is compared between contenders, beside their time."""
     if case == "negatives":
-        genome, table = positives(folder)
-        given = [t.assign(gc=window_gc(genome, t)) for t in (table, result)]
+        genome = positives(folder)[0]
+        given = [table.assign(gc=window_gc(genome, table)) for table in result]
         found = balance(*given).iloc[:-1]
         apart = (found["gc_auroc"] - 0.5).abs().max()
-        return {"digest": "", "worst": float(apart), "found": len(result)}
+        return {"digest": "", "worst": float(apart), "found": len(result[1])}
     if case in ("windows", "overlaps"):
         return {"digest": hashlib.sha256(np.ascontiguousarray(result)).hexdigest()}
     return {"digest": ""}

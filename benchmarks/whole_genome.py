@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from machine import processor
+from machine import peak_memory, processor
 
 from data_tools.encode import AMBIGUOUS, one_hot
 from data_tools.genome import Genome
@@ -168,7 +167,7 @@ def one(name: str, folder: Path) -> None:
     what = STEPS[name](folder)
     said = {
         "seconds": time.perf_counter() - began,
-        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "memory": peak_memory(),
         "what": what,
     }
     sys.stdout.write(json.dumps(said) + "\n")

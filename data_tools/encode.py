@@ -136,7 +136,8 @@ def as_codes(codes: NDArray[np.integer[Any]]) -> Codes:
     array = np.asarray(codes)
     if array.dtype.kind not in "iu":
         raise InputError(f"codes are integers 0 to 4, got an array of {array.dtype}")
-    if array.size and (array.max() > AMBIGUOUS or array.min() < 0):
+    below = array.dtype.kind == "i" and array.size and array.min() < 0
+    if array.size and (below or array.max() > AMBIGUOUS):
         wrong = array[(array > AMBIGUOUS) | (array < 0)].flat[0]
         raise InputError(f"codes are integers 0 to 4, got the value {wrong}")
     return array.astype(np.uint8, copy=False)

@@ -58,7 +58,8 @@ def gc_matched(
             goal = target[member]
             low, high = np.searchsorted(gc, [goal - tolerance, goal + tolerance])
             near = low + np.flatnonzero(free[low:high])
-            return iter(near[np.argsort(np.abs(gc[near] - goal), kind="stable")].tolist())
+            # Of thousands that are near the first few are looked at.
+            return map(int, near[np.argsort(np.abs(gc[near] - goal), kind="stable")])
 
         return pool["start"].to_numpy(), suitable
 
