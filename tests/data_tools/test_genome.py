@@ -292,7 +292,6 @@ FAULTS = {
     "blank first": (b"\n>a\nAC\n", 1, "no header"),
     "byte order mark": (b"\xef\xbb\xbf>a\nAC\n", 1, "byte order mark"),
     "fastq": (b"@r\nAC\n+\nII\n", 1, "FASTQ"),
-    "2bit": (b"\x43\x27\x41\x1a" + bytes(20), 1, "2bit"),
     "name twice": (b">a\nAC\n>b\nAC\n>a x\nAC\n", 5, "record 'a': the name occurs twice"),
     "empty name": (b">a\nAC\n>\nAC\n", 3, "empty name"),
     "blank before name": (b"> a\nAC\n", 1, "empty name"),
