@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from data_tools.encode import AMBIGUOUS, Codes
 from data_tools.errors import FormatError
 from data_tools.formats.byte_source import PlainBytes
+from data_tools.formats.fasta_index import RECORDS_MAX, TOO_MANY
 from data_tools.formats.packed_bases import unpack, unpacking
 from data_tools.formats.twobit_blocks import Blocks
 
@@ -207,6 +208,8 @@ def _index(reader: _Reader) -> tuple[dict[str, int], int]:
     # The shortest entry is a length, a name of one letter and an offset.
     if count * (2 + width) > reader.source.size - _HEAD:
         raise reader.wrong("header", f"{count} records are claimed, more than the file can hold")
+    if count > RECORDS_MAX:
+        raise reader.wrong("header", f"{count:,} records, more than {RECORDS_MAX:,}, {TOO_MANY}")
     starts: dict[str, int] = {}
     place = _HEAD
     for number in range(1, count + 1):

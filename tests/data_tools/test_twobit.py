@@ -256,6 +256,14 @@ def test_bytes_changed_anywhere_give_an_error_or_a_genome_that_can_be_read(data,
             assert genome.codes(name, 0, length).tolist() == encode(letters).tolist()
 
 
+def test_more_records_than_a_memory_holds_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(twobit, "RECORDS_MAX", 2)
+    path = tmp_path / "x.2bit"
+    path.write_bytes(twobit_bytes(dict.fromkeys("abc", "ACGT")))
+    with pytest.raises(FormatError, match="header: 3 records, more than 2, keep the longest"):
+        Genome(path)
+
+
 def test_a_header_that_claims_everything_takes_no_memory(tmp_path):
     path = tmp_path / "x.2bit"
     lies = {"a": {"length": HUGE, "n_count": HUGE, "mask_count": HUGE}}
@@ -388,7 +396,7 @@ def test_a_closed_genome_says_so(path):
         genome.codes("chrA", 0, 1)
 
 
-def test_threads_that_share_one_genome_all_read_right_bases(path, monkeypatch):
+def test_threads_that_share_one_genome_all_find_the_blocks_of_their_pages(path, monkeypatch):
     monkeypatch.setattr(twobit_blocks, "_PAGE", 4)
     monkeypatch.setattr(twobit_blocks, "_CHECKED", 8)
 
