@@ -1,8 +1,10 @@
-"""Exact random access to a genome: FASTA, plain or bgzip.
+"""Exact random access to a genome: FASTA, plain or bgzip, and 2bit.
 
 `Genome` gives the bases that stand in the file now, all that were asked for, or an error. One
 object serves threads and forked workers alike, because no read moves a shared file position.
-What is kept between runs is the layout only, see `data_tools.formats.fasta_index`.
+What is asked for is checked here; how the bytes of a format become bases is a
+`data_tools.formats.store.Store`. What is kept between runs is the layout of FASTA files only,
+see `data_tools.formats.fasta_index`.
 """
 
 from __future__ import annotations
@@ -17,17 +19,10 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from data_tools.encode import AMBIGUOUS, CODE_TABLE, LETTERS, Codes
+from data_tools.encode import Codes
 from data_tools.errors import ChangedFileError, InputError, RangeError, unknown_chromosome
-from data_tools.formats.byte_source import PlainBytes, open_source
-from data_tools.formats.fasta_index import (
-    Index,
-    Record,
-    cache_folder,
-    index_of,
-    load_index,
-    save_index,
-)
+from data_tools.formats.fasta_index import cache_folder
+from data_tools.formats.store import Store, open_store
 
 # Windows this near to each other are read in one span: skipping less costs more than reading.
 _GAP = 1 << 16
@@ -36,18 +31,21 @@ _GATHER_BYTES = 1 << 22
 
 
 class Genome:
-    r"""A FASTA file, plain or bgzip, for exact reads at any place.
+    r"""A FASTA file, plain or bgzip, or a 2bit file, for exact reads at any place.
 
-    Coordinates are 0-based and half-open. The file is scanned once and its layout kept in a
-    cache; later opens check that the layout still holds and scan again where it does not.
+    Coordinates are 0-based and half-open. A FASTA file is scanned once and its layout kept in a
+    cache; later opens check that the layout still holds and scan again where it does not. A 2bit
+    file tells its layout itself, which is checked at every opening.
 
     Parameters
     ----------
     path : path
-        FASTA with lines of one length within a record; ``.gz`` must be bgzip.
+        FASTA with lines of one length within a record, where ``.gz`` must be bgzip; or 2bit.
+        The content tells which, not the name.
     cache_dir : path, optional
-        Where layouts are kept. Default: ``$SEQNORM_CACHE``, else ``$XDG_CACHE_HOME/seqnorm``,
-        else ``~/.cache/seqnorm``. A folder that cannot be written is no error.
+        Where layouts of FASTA files are kept. Default: ``$SEQNORM_CACHE``, else
+        ``$XDG_CACHE_HOME/seqnorm``, else ``~/.cache/seqnorm``. A folder that cannot be written
+        is no error.
 
     Attributes
     ----------
@@ -59,7 +57,8 @@ class Genome:
     Raises
     ------
     FormatError
-        If the file is no strict FASTA: names record and line.
+        If the file is no strict FASTA (names record and line) and no strict 2bit (names the
+        record and its part).
     InputError
         If it cannot be read.
 
@@ -88,32 +87,20 @@ class Genome:
     ) -> None:
         self.path = Path(path)
         self._place = os.path.abspath(path)  # noqa: PTH100 - Path.resolve would follow links
-        folder = cache_folder(cache_dir)
-        kept = load_index(folder, self._place)
-        index = self._open(kept)
-        if index is not kept:
-            save_index(folder, self._place, index)
+        self._use(open_store(self._place, self.path, cache_folder(cache_dir)))
 
-    def _open(self, candidate: Index | None) -> Index:
-        source = open_source(self._place, self.path)
-        try:
-            stamp = source.settled_stamp()
-            self._index = index_of(source, candidate)
-        except BaseException:
-            source.close()
-            raise
-        # One attribute, so that a thread never sees a new source with an old stamp.
-        self._current = (source, stamp)
-        self._records = {record.name: record for record in self._index.records}
-        self.lengths = {record.name: record.length for record in self._index.records}
-        return self._index
+    def _use(self, store: Store) -> None:
+        self._store, self.lengths = store, dict(store.lengths)
+        self._ranks = {name: rank for rank, name in enumerate(store.lengths)}
+        self._sizes = np.fromiter(store.lengths.values(), np.int64, len(store.lengths))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "place": self._place, "index": self._index}
+        return {"path": self.path, "place": self._place, "layout": self._store.layout}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.path, self._place = state["path"], state["place"]
-        if self._open(state["index"]).records != state["index"].records:
+        self._use(open_store(self._place, self.path, None, state["layout"]))
+        if self._store.layout != state["layout"]:
             self.close()
             raise ChangedFileError(f"{self.path}: changed since it was opened: open it again")
 
@@ -130,7 +117,7 @@ class Genome:
 
     def close(self) -> None:
         """Close the file; later reads raise `InputError`."""
-        self._current[0].close()
+        self._store.close()
 
     def __repr__(self) -> str:
         total = sum(self.lengths.values())
@@ -158,11 +145,7 @@ class Genome:
         ChangedFileError
             If the file is no longer the one that was opened.
         """
-        record, lo, hi = self._stretch(chrom, start, end)
-        letters = self._read(record, lo, hi, None)
-        if letters.translate(None, LETTERS):
-            raise self._moved(record)
-        return letters.decode("ascii")
+        return self._store.letters(*self._stretch(chrom, start, end)).decode("ascii")
 
     def codes(self, chrom: str, start: SupportsIndex, end: SupportsIndex) -> Codes:
         """Give a stretch as codes: A, C, G, T = 0, 1, 2, 3 in either case, all else 4.
@@ -185,8 +168,7 @@ class Genome:
         ChangedFileError
             If the file is no longer the one that was opened.
         """
-        record, lo, hi = self._stretch(chrom, start, end)
-        return self._codes(record, lo, hi).copy()
+        return self._store.codes(*self._stretch(chrom, start, end)).copy()
 
     def windows(self, chroms: str | Iterable[str], starts: ArrayLike, width: int) -> Codes:
         """Give many windows of one width at once, in the order asked for.
@@ -216,14 +198,13 @@ class Genome:
         if size < 1:
             raise RangeError(f"{self.path}: width {size}: a window has at least 1 base")
         places = self._checked_starts(starts)
-        ranks = self._ranks(chroms, places, size)
+        ranks = self._checked_ranks(chroms, places, size)
         out = np.empty((len(places), size), dtype=np.uint8)
         order = np.lexsort((places, ranks))
         places = places[order]
         for lo, hi in _spans(ranks[order], places, size):
-            record = self._index.records[ranks[order[lo]]]
             first = int(places[lo])
-            codes = self._codes(record, first, int(places[hi - 1]) + size)
+            codes = self._store.codes(int(ranks[order[lo]]), first, int(places[hi - 1]) + size)
             _gather(codes, places[lo:hi] - first, out, order[lo:hi])
         return out
 
@@ -235,7 +216,7 @@ class Genome:
             raise RangeError(f"{self.path}: starts are integers, got {places.dtype}")
         return places.astype(np.int64)
 
-    def _ranks(
+    def _checked_ranks(
         self, chroms: str | Iterable[str], starts: NDArray[np.int64], width: int
     ) -> NDArray[np.intp]:
         """Give the number of each window's record, having checked that the window is inside."""
@@ -244,7 +225,7 @@ class Genome:
             raise InputError(
                 f"{self.path}: {len(names)} chromosomes for {len(starts)} starts: give one each"
             )
-        rank_of = {name: i for i, name in enumerate(self._records)}
+        rank_of = self._ranks
         try:
             ranks = np.fromiter(map(rank_of.__getitem__, names), np.intp, len(names))
         except (KeyError, TypeError):
@@ -255,8 +236,7 @@ class Genome:
             )
             what = unknown_chromosome(name, rank_of)
             raise RangeError(f"{self.path}: window {i}: {what}") from None
-        sizes = np.array([record.length for record in self._index.records], dtype=np.int64)
-        limits = sizes[ranks] - width
+        limits = self._sizes[ranks] - width
         inside = (starts >= 0) & (starts <= limits)
         if not inside.all():
             i = int(inside.argmin())
@@ -268,67 +248,25 @@ class Genome:
 
     def _stretch(
         self, chrom: str, start: SupportsIndex, end: SupportsIndex
-    ) -> tuple[Record, int, int]:
-        """Check a stretch and give its record and its ends as plain integers."""
-        record = self._records.get(chrom) if isinstance(chrom, str) else None
-        if record is None:
+    ) -> tuple[int, int, int]:
+        """Check a stretch and give its record's number and its ends as plain integers."""
+        rank = self._ranks.get(chrom) if isinstance(chrom, str) else None
+        if rank is None:
             raise RangeError(f"{self.path}: {unknown_chromosome(chrom, self.lengths)}")
         lo = start if type(start) is int else _integer(start, "start", self.path)
         hi = end if type(end) is int else _integer(end, "end", self.path)
-        if not 0 <= lo <= hi <= record.length:
+        length = self._store.lengths[chrom]
+        if not 0 <= lo <= hi <= length:
             where = f"{self.path}: {chrom}:{lo}-{hi}"
             if lo < 0:
                 raise RangeError(f"{where}: start is below 0: coordinates are 0-based")
             if lo > hi:
                 raise RangeError(f"{where}: start is above end: swap them")
             raise RangeError(
-                f"{where}: past the end of {chrom} ({record.length} bases): "
+                f"{where}: past the end of {chrom} ({length} bases): "
                 "shift or drop it, and check the assembly"
             )
-        return record, lo, hi
-
-    def _codes(self, record: Record, start: int, end: int) -> Codes:
-        codes = np.frombuffer(self._read(record, start, end, CODE_TABLE), dtype=np.uint8)
-        if codes.size and codes.max() > AMBIGUOUS:
-            raise self._moved(record)
-        return codes
-
-    def _read(self, record: Record, start: int, end: int, table: bytes | None) -> bytes:
-        """Read a stretch through a translation table, the line ends checked and taken out."""
-        source, stamp = self._current
-        if source.stamp() != stamp:
-            source = self._checked_anew()
-        if start == end:
-            return b""
-        width, stride, line_end = record.width, record.stride, record.line_end
-        line, column = divmod(start, width)
-        last_line, last_column = divmod(end - 1, width)
-        first = record.offset + line * stride + column
-        raw = source.read(first, record.offset + last_line * stride + last_column + 1)
-        letters = raw.translate(table, line_end)
-        # As many line ends as expected, and one at each expected place: then none elsewhere.
-        good = len(letters) == end - start
-        for i, character in enumerate(line_end):
-            expected = bytes([character]) * (last_line - line)
-            good = good and raw[width - column + i :: stride] == expected
-        if not good:
-            raise self._moved(record)
-        return letters
-
-    def _checked_anew(self) -> PlainBytes:
-        """Someone touched the file: go on only if a new scan finds the same layout."""
-        source = self._current[0].refreshed()
-        stamp = source.settled_stamp()
-        index = index_of(source, self._index)
-        if index.records != self._index.records:
-            raise source.changed("its layout is another")
-        self._index, self._current = index, (source, stamp)
-        return source
-
-    def _moved(self, record: Record) -> ChangedFileError:
-        return self._current[0].changed(
-            f"record {record.name!r} no longer has letters and line ends where they were"
-        )
+        return rank, lo, hi
 
 
 def _integer(value: SupportsIndex, name: str, path: Path) -> int:

@@ -61,6 +61,8 @@ class PlainBytes:
             raise MissingFileError(f"{self.path}: no such file: check the path") from None
         except OSError as err:
             raise InputError(f"{self.path}: cannot be opened: {err.strerror}") from err
+        except ValueError as err:
+            raise InputError(f"{str(self.path)!r} is no path: {err}") from None
         self.close = weakref.finalize(self, os.close, self._fd)
         status = os.fstat(self._fd)
         if not stat.S_ISREG(status.st_mode):

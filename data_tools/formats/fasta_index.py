@@ -29,10 +29,14 @@ from numpy.typing import NDArray
 from data_tools.atomic import write_atomic
 from data_tools.encode import LETTERS
 from data_tools.errors import ChangedFileError, FormatError
+from data_tools.formats.beginnings import BEGINNING, remedy_for
 from data_tools.formats.byte_source import PlainBytes
 
 _VERSION = 1
 _HEADER_MAX = 1 << 20
+#: A record takes some 400 bytes of memory, and a small compressed file can hold very many.
+RECORDS_MAX = 1 << 21
+TOO_MANY = "keep the longest sequences alone"
 _LINE_CHECKED = 1 << 16
 _NEWLINE, _RETURN, _GREATER = 10, 13, 62
 _LEGAL = np.zeros(256, dtype=bool)
@@ -74,9 +78,12 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """The records of a file, and the digest of the file that they belong to."""
+    """The records of a file, and the digest of the file that they belong to.
 
-    digest: str
+    Indexes are equal where the records are: a file that was touched may have its layout still.
+    """
+
+    digest: str = field(compare=False)
     records: tuple[Record, ...]
 
 
@@ -120,21 +127,14 @@ def index_of(source: PlainBytes, candidate: Index | None = None) -> Index:
 
 def _check_beginning(source: PlainBytes) -> None:
     """Refuse what is no FASTA at all, saying what it looks like."""
-    head = source.read(0, min(4, source.size))
+    head = source.read(0, min(BEGINNING, source.size))
     if head[:1] == b">":
         return
     if not head:
         raise FormatError(f"{source.path}: the file is empty: a FASTA record begins with '>'")
-    if head[:3] == b"\xef\xbb\xbf":
-        remedy = "a byte order mark stands before it, save the file without"
-    elif head in (b"\x43\x27\x41\x1a", b"\x1a\x41\x27\x43"):
-        remedy = "this is 2bit, convert it with twoBitToFa"
-    elif head[:1] == b"@":
-        remedy = "this looks like FASTQ, convert it"
-    else:
-        remedy = "check that it is the right file"
     raise FormatError(
-        f"{source.path}:1: no header: a FASTA file begins with '>', not {head[:1]!r}: {remedy}"
+        f"{source.path}:1: no header: a FASTA file begins with '>', not {head[:1]!r}: "
+        f"{remedy_for(head)}"
     )
 
 
@@ -263,6 +263,8 @@ class _Scanner:
         name = self._begin_name(header, line)
         if name in self.seen:
             raise self._wrong(line, "the name occurs twice: rename one of the records")
+        if len(self.seen) == RECORDS_MAX:
+            raise self._wrong(line, f"it is one record more than {RECORDS_MAX:,}: {TOO_MANY}")
         self.seen.add(name)
         assert self.record is not None
         self.record.offset = place + len(header)

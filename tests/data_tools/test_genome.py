@@ -23,6 +23,7 @@ import pytest
 from Bio import bgzf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from twobit_files import twobit_bytes
 
 from data_tools import genome as genome_module
 from data_tools.encode import encode
@@ -292,7 +293,6 @@ FAULTS = {
     "blank first": (b"\n>a\nAC\n", 1, "no header"),
     "byte order mark": (b"\xef\xbb\xbf>a\nAC\n", 1, "byte order mark"),
     "fastq": (b"@r\nAC\n+\nII\n", 1, "FASTQ"),
-    "2bit": (b"\x43\x27\x41\x1a" + bytes(20), 1, "2bit"),
     "name twice": (b">a\nAC\n>b\nAC\n>a x\nAC\n", 5, "record 'a': the name occurs twice"),
     "empty name": (b">a\nAC\n>\nAC\n", 3, "empty name"),
     "blank before name": (b"> a\nAC\n", 1, "empty name"),
@@ -420,6 +420,20 @@ def test_a_header_without_end_is_refused_before_it_fills_the_memory(tmp_path):
     path = tmp_path / "x.fa"
     path.write_bytes(b">a\nAC\n>" + b"b" * (5 << 20))
     with pytest.raises(FormatError, match=r":3: .*header of more than 1 MiB"):
+        Genome(path)
+
+
+@pytest.mark.parametrize("chunk", [1, 1 << 21])
+def test_more_records_than_a_memory_holds_are_refused_at_the_first_of_them(
+    tmp_path, monkeypatch, chunk
+):
+    monkeypatch.setattr(byte_source, "CHUNK", chunk)
+    monkeypatch.setattr(fasta_index, "RECORDS_MAX", 2)
+    path = tmp_path / "x.fa"
+    path.write_bytes(b">a\nA\n>b\nA\n")
+    Genome(path).close()
+    path.write_bytes(b">a\nA\n>b\nA\n>c\nA\n")
+    with pytest.raises(FormatError, match=r":5: record 'c': .* more than 2: keep the longest"):
         Genome(path)
 
 
@@ -767,7 +781,7 @@ def run_in_children(targets):
     return [child.exitcode for child in children]
 
 
-@pytest.fixture(params=["big.fa", "big.fa.gz"])
+@pytest.fixture(params=["big.fa", "big.fa.gz", "big.2bit"])
 def big(request, tmp_path):
     letters = np.frombuffer(b"ACGTacgtN", dtype="S1")
     truth = b"".join(np.random.default_rng(3).choice(letters, 100_000)).decode()
@@ -776,7 +790,7 @@ def big(request, tmp_path):
     if path.suffix == ".gz":
         write_bgzf(path, raw, block=4000)
     else:
-        path.write_bytes(raw)
+        path.write_bytes(twobit_bytes({"chr": truth}) if path.suffix == ".2bit" else raw)
     return path, truth
 
 
@@ -823,17 +837,17 @@ def test_a_block_pushed_out_by_another_thread_is_no_error(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_eight_processes_may_open_an_unindexed_file_at_once(big, tmp_path):
+def test_sixteen_processes_may_open_an_unindexed_file_at_once(big, tmp_path):
     path, truth = big
-    barrier = multiprocessing.get_context("fork").Barrier(8)
+    barrier = multiprocessing.get_context("fork").Barrier(16)
 
     def open_and_read():
         barrier.wait(30)
         with Genome(path) as genome:
             assert genome.fetch("chr", 0, len(truth)) == truth
 
-    assert run_in_children([open_and_read] * 8) == [0] * 8
-    assert len(kept_indexes(tmp_path)) == 1
+    assert run_in_children([open_and_read] * 16) == [0] * 16
+    assert len(kept_indexes(tmp_path)) == (path.suffix != ".2bit")
 
 
 def test_a_pickled_genome_opens_the_file_itself_and_reads_the_same(fasta, tmp_path, monkeypatch):
