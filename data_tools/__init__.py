@@ -13,6 +13,7 @@ from data_tools.errors import InputError
 from data_tools.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from data_tools.combat import Combat, confounding, fit_combat, log_cpm
     from data_tools.genome import Genome
     from data_tools.intervals import read_intervals
     from data_tools.motifs import Motif, best_match, read_motif
@@ -22,13 +23,17 @@ if TYPE_CHECKING:
     from data_tools.windows import summit_windows, window_codes, window_gc
 
 _HOMES = {
+    "Combat": "combat",
     "Genome": "genome",
     "Motif": "motifs",
     "background_windows": "negatives",
     "best_match": "motifs",
     "block_split": "splits",
     "chromosome_folds": "splits",
+    "confounding": "combat",
+    "fit_combat": "combat",
     "kmer_shuffle": "shuffle",
+    "log_cpm": "combat",
     "read_intervals": "intervals",
     "read_motif": "motifs",
     "summit_windows": "windows",
@@ -38,6 +43,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Combat",
     "Genome",
     "InputError",
     "Motif",
@@ -45,10 +51,13 @@ __all__ = [
     "best_match",
     "block_split",
     "chromosome_folds",
+    "confounding",
     "decode",
     "encode",
+    "fit_combat",
     "gc_fraction",
     "kmer_shuffle",
+    "log_cpm",
     "one_hot",
     "read_intervals",
     "read_motif",

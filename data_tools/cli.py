@@ -2,6 +2,7 @@
 
 from data_tools.command_line import run
 from data_tools.commands.check import check
+from data_tools.commands.combat import combat
 from data_tools.commands.gc import gc
 from data_tools.commands.shuffle import shuffle
 from data_tools.commands.windows import windows
@@ -14,9 +15,10 @@ Examples:
   data-tools gc genome.fa.gz
   data-tools windows genome.fa.gz peaks.bed --width 1000 --background gc_matched --out windows.csv
   data-tools shuffle peaks.fa --k 2 --count 5 --out shuffled.fa
+  data-tools combat genes.csv samples.csv --batch batch --keep sex --out clean.csv
 """
 
 
 def main() -> None:
     """Entry point."""
-    run("data-tools", DESCRIPTION, (windows, gc, check, shuffle))
+    run("data-tools", DESCRIPTION, (windows, gc, check, shuffle, combat))
