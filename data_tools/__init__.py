@@ -13,6 +13,7 @@ from data_tools.errors import InputError
 from data_tools.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from data_tools.combat import Combat, confounding, fit_combat, log_cpm
     from data_tools.duplicates import near_duplicates
     from data_tools.folds import Fold, gc_stress_fold, k_folds, read_fold, write_fold
     from data_tools.genome import Genome
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Fold": "folds",
+    "Combat": "combat",
     "Genome": "genome",
     "Motif": "motifs",
     "background_windows": "negatives",
@@ -35,7 +37,10 @@ _HOMES = {
     "best_match": "motif_scan",
     "block_split": "splits",
     "chromosome_folds": "splits",
+    "confounding": "combat",
+    "fit_combat": "combat",
     "kmer_shuffle": "shuffle",
+    "log_cpm": "combat",
     "read_intervals": "intervals",
     "gc_stress_fold": "folds",
     "k_folds": "folds",
@@ -54,6 +59,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Combat",
     "Fold",
     "Genome",
     "InputError",
@@ -63,12 +69,15 @@ __all__ = [
     "best_match",
     "block_split",
     "chromosome_folds",
+    "confounding",
     "decode",
     "encode",
+    "fit_combat",
     "gc_fraction",
     "gc_stress_fold",
     "k_folds",
     "kmer_shuffle",
+    "log_cpm",
     "motif_logo",
     "near_duplicates",
     "one_hot",

@@ -2,6 +2,7 @@
 
 from data_tools.command_line import run
 from data_tools.commands.check import check
+from data_tools.commands.combat import combat
 from data_tools.commands.gc import gc
 from data_tools.commands.negatives import negatives
 from data_tools.commands.shuffle import shuffle
@@ -18,9 +19,10 @@ Examples:
   data-tools negatives genome.fa.gz windows.csv --pool open_chromatin.bed --out labelled.csv
   data-tools split genome.fa.gz --windows labelled.csv --out folds
   data-tools shuffle peaks.fa --k 2 --count 5 --out shuffled.fa
+  data-tools combat genes.csv samples.csv --batch batch --keep sex --out clean.csv
 """
 
 
 def main() -> None:
     """Entry point."""
-    run("data-tools", DESCRIPTION, (windows, negatives, split, gc, check, shuffle))
+    run("data-tools", DESCRIPTION, (windows, negatives, split, gc, check, shuffle, combat))

@@ -51,7 +51,7 @@ def log_cpm(counts: ArrayLike, prior: float = 0.5) -> NDArray[np.float64]:
     Examples
     --------
     >>> log_cpm([[99.5, 499.5], [400.5, 500.5]]).round(4).tolist()
-    [[17.6052, 18.9302], [19.6096, 18.9331]]
+    [[17.6068, 18.9301], [19.6104, 18.933]]
     """
     table = np.asarray(counts, dtype=np.float64)
     if table.ndim != 2:

@@ -101,7 +101,8 @@ def as_batches(batch: ArrayLike, samples: int) -> NDArray[np.str_]:
 
 def indicators(names: NDArray[np.str_], levels: Iterable[str]) -> FloatArray:
     """A column of zeros and ones for each level."""
-    return (names[:, None] == np.array(list(levels))).astype(np.float64)
+    table: FloatArray = (names[:, None] == np.array(list(levels))).astype(np.float64)
+    return table
 
 
 def _coded(name: str, column: pd.Series[Any], levels: tuple[Any, ...] | None) -> FloatArray:
@@ -110,21 +111,20 @@ def _coded(name: str, column: pd.Series[Any], levels: tuple[Any, ...] | None) ->
         if not np.isfinite(numbers).all():
             at = int(np.isfinite(numbers).argmin())
             raise InputError(
-                f"covariate {name}: {column.iloc[at]!r} of sample {at + 1} is no finite number"
+                f"covariate {name}: {column.iloc[at]} of sample {at + 1} is no finite number"
             )
         return numbers[:, None]
     known = column.isin(levels).to_numpy()
     if not known.all():
         at = int(known.argmin())
         raise InputError(
-            f"covariate {name}: level {column.iloc[at]!r} of sample {at + 1} was not there when "
+            f"covariate {name}: level {column.iloc[at]} of sample {at + 1} was not there when "
             f"the batches were fitted, only {_listed(levels)}"
         )
-    return (
-        np.stack([(column == level).to_numpy(float) for level in levels[1:]], axis=1)
-        if len(levels) > 1
-        else np.empty((len(column), 0))
-    )
+    coded = np.zeros((len(column), len(levels) - 1))
+    for at, level in enumerate(levels[1:]):
+        coded[:, at] = column == level
+    return coded
 
 
 def _listed(names: Iterable[Any]) -> str:

@@ -209,15 +209,38 @@ def fit_combat(
     columns = _without_intercept(coding, coding.columns(covariates, table.shape[1]))
     design = np.hstack([blocks, columns])
     adjusted, left = _usable(table, names, levels, design, mean_only, force)
-    notes += told + left
-    fitted = _fit(table[adjusted], names, levels, design, prior, mean_only, reference, tolerance)
-    spread = [np.full((*part.shape[:-1], len(table)), np.nan) for part in fitted]
-    for whole, part in zip(spread, fitted, strict=True):
-        whole[..., adjusted] = part
-    centre, scale, effects, gamma, delta = spread
-    return Combat(
-        levels, adjusted, centre, scale, effects, gamma, delta, coding, reference, tuple(notes)
+    centre, scale, effects = _location_scale(table[adjusted], design, names, levels, reference)
+    # What batches and covariates explain to the last bit has no scale to standardize by.
+    varied = scale > 1e-10 * np.nanmax(np.abs(table[adjusted]), axis=1)
+    if not varied.all():
+        left.append(f"{(~varied).sum():,} genes without residual variance are left as they are")
+    adjusted[adjusted] = varied
+    _require_many(adjusted)
+    centre, scale, effects = centre[varied], scale[varied], effects[:, varied]
+    expected = centre[:, None] + (columns @ effects).T
+    standard = (table[adjusted] - expected) / scale[:, None]
+    gamma, delta = _batch_effects(
+        standard, blocks, names, levels, prior, mean_only, reference, tolerance
     )
+    return Combat(
+        levels,
+        adjusted,
+        _widened(centre, adjusted),
+        _widened(scale, adjusted),
+        _widened(effects, adjusted),
+        _widened(gamma, adjusted),
+        _widened(delta, adjusted),
+        coding,
+        reference,
+        tuple(notes + told + left),
+    )
+
+
+def _widened(part: FloatArray, adjusted: NDArray[np.bool_]) -> FloatArray:
+    """The values of the adjusted genes in a row of all genes."""
+    whole = np.full((*part.shape[:-1], len(adjusted)), np.nan)
+    whole[..., adjusted] = part
+    return whole
 
 
 def as_expression(data: ArrayLike) -> FloatArray:
@@ -306,51 +329,64 @@ def _usable(
     if (few := scarce & ~constant).any():
         told.append(f"{few.sum():,} genes with too few values are left as they are")
     usable = ~(constant | scarce)
-    if np.count_nonzero(usable) < 2:
-        raise InputError(
-            f"{np.count_nonzero(usable)} of {len(table)} genes vary in every batch: ComBat learns "
-            "what is usual from many genes; leave out the batches without variation"
-        )
+    _require_many(usable)
     return usable, told
 
 
-def _fit(
+def _require_many(usable: NDArray[np.bool_]) -> None:
+    if np.count_nonzero(usable) < 2:
+        raise InputError(
+            f"{np.count_nonzero(usable)} of {len(usable)} genes vary in every batch: ComBat learns "
+            "what is usual from many genes; leave out the batches without variation"
+        )
+
+
+def _location_scale(
     table: FloatArray,
+    design: FloatArray,
     names: NDArray[np.str_],
     levels: tuple[str, ...],
-    design: FloatArray,
+    reference: str | None,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Centre (G,), scale (G,) and effects (P, G) of genes."""
+    coefficients = solve(design, table)
+    if reference is None:
+        measured = np.ones(len(names), dtype=np.bool_)
+        centre = (
+            np.array([np.mean(names == level) for level in levels]) @ coefficients[: len(levels)]
+        )
+    else:
+        measured = names == reference
+        centre = coefficients[levels.index(reference)]
+    residuals = table[:, measured] - (design[measured] @ coefficients).T
+    variance = residual_variance(residuals, bool(np.isnan(table).any()))
+    return centre, np.sqrt(variance), coefficients[len(levels) :]
+
+
+def _batch_effects(
+    standard: FloatArray,
+    blocks: FloatArray,
+    names: NDArray[np.str_],
+    levels: tuple[str, ...],
     prior: Prior,
     mean_only: bool,
     reference: str | None,
     tolerance: float,
-) -> tuple[FloatArray, ...]:
-    """Centre (G,), scale (G,), effects (P, G), gamma (B, G) and delta (B, G) of usable genes."""
-    number = len(levels)
-    coefficients = solve(design, table)
-    members = [names == level for level in levels]
-    measured = np.ones(len(names), dtype=np.bool_)
-    if reference is None:
-        centre = np.array([m.mean() for m in members]) @ coefficients[:number]
-    else:
-        measured = members[levels.index(reference)]
-        centre = coefficients[levels.index(reference)]
-    residuals = table[:, measured] - (design[measured] @ coefficients).T
-    scale = np.sqrt(residual_variance(residuals, np.isnan(table).any()))
-    effects = coefficients[number:]
-    expected = centre[:, None] + (design[:, number:] @ effects).T
-    standard = (table - expected) / scale[:, None]
-    gamma = solve(design[:, :number], standard)
+) -> tuple[FloatArray, FloatArray]:
+    """Shift and variance of each batch and gene, (B, G)."""
+    gamma = solve(blocks, standard)
     delta = np.ones_like(gamma)
-    for at, member in enumerate(members):
-        part = standard[:, member]
+    for at, level in enumerate(levels):
+        part = standard[:, names == level]
+        if level == reference:
+            gamma[at] = 0
+            continue
         if not mean_only:
             delta[at] = np.nanvar(part, axis=1, ddof=1)
-        if levels[at] == reference:
-            gamma[at], delta[at] = 0, 1
-        elif prior == "nonparametric":
+        if prior == "nonparametric":
             gamma[at], delta[at] = nonparametric(part, gamma[at], delta[at])
         elif prior == "parametric" and mean_only:
             gamma[at] = shift_only(gamma[at])
         elif prior == "parametric":
             gamma[at], delta[at] = parametric(part, gamma[at], delta[at], tolerance)
-    return centre, scale, effects, gamma, delta
+    return gamma, delta

@@ -51,6 +51,7 @@ def residual_variance(residuals: FloatArray, missing: bool) -> FloatArray:
     Where any gene misses a value all genes are divided by n - 1, about their mean.
     """
     if missing:
-        return np.nanvar(residuals, axis=1, ddof=1)
-    variance: FloatArray = np.mean(residuals**2, axis=1)
+        variance: FloatArray = np.nanvar(residuals, axis=1, ddof=1)
+    else:
+        variance = np.mean(residuals**2, axis=1)
     return variance
