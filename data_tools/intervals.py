@@ -26,7 +26,7 @@ from data_tools.chromosomes import ChromStyle, check_style, match_chromosomes, s
 from data_tools.counts import Counts
 from data_tools.errors import FormatError, unknown_chromosome
 from data_tools.faults import Faults
-from data_tools.formats.bed import IntervalFormat, Layout, read_rows
+from data_tools.formats.bed import IntervalFormat, Layout, read_rows, strings
 from data_tools.policies import Duplicates, ErrorOrDrop, Sieve, check_policy
 
 SummitMissing = Literal["keep", "error", "drop"]
@@ -186,7 +186,7 @@ def _fit_genome(
     codes, names = pd.factorize(columns["chrom"])
     style = policies.chrom_style
     known = match_chromosomes(names, lengths, style)
-    columns["chrom"] = np.array([known.get(name, name) for name in names], dtype=object)[codes]
+    columns["chrom"] = strings([known.get(name, name) for name in names], codes)
     chrom, end = columns["chrom"], columns["end"]
     limit = np.array([lengths[known[name]] if name in known else -1 for name in names])[codes]
 
@@ -250,11 +250,9 @@ def _table(columns: dict[str, Any], sieve: Sieve) -> pd.DataFrame:
     out: dict[str, Any] = {}
     for name in list(columns):
         column = columns.pop(name)
-        column = column if whole else column[sieve.keep]
-        # Lists of str become pandas' type of strings, whichever that is.
-        out[name] = column.tolist() if column.dtype == object else column
+        out[name] = column if whole else column[sieve.keep]
     if "summit" in out:
         summit = pd.Series(out["summit"])
         missing = summit < 0
         out["summit"] = summit.astype("Int64").mask(missing) if missing.any() else summit
-    return pd.DataFrame(out)
+    return pd.DataFrame(out, copy=False)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+import pandas as pd
 
 from data_tools.errors import InputError
 from data_tools.faults import Faults
@@ -71,11 +72,23 @@ class Rows:
 
     def columns(self) -> dict[str, Any]:
         """Give each column whole: an array of numbers, or of objects; blocks are let go."""
-        return {name: np.concatenate(self.parts.pop(name)) for name in list(self.parts)}
+        return {name: _joined(self.parts.pop(name)) for name in list(self.parts)}
 
     def line_numbers(self) -> Ints:
         """Give the line of every row."""
         return np.concatenate(self.lines)
+
+
+def _joined(parts: list[Any]) -> Any:
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    return pd.concat(map(pd.Series, parts), ignore_index=True).array
+
+
+def strings(names: list[str], codes: Ints | None = None) -> Any:
+    """Give pandas' array of strings, whichever that is: the names, or those of the codes."""
+    found = pd.Series(names, dtype="str").array
+    return found if codes is None else found.take(codes)
 
 
 def read_rows(
@@ -92,7 +105,7 @@ def read_rows(
     -------
     layout : Layout
     columns : dict
-        An array for each column; ``summit`` counts from ``start``, -1 for none, and may still
+        An array for each column, of numpy for numbers and lists, of pandas for strings; ``summit`` counts from ``start``, -1 for none, and may still
         lie outside. Lists of blocks are tuples of int.
     lines : numpy.ndarray
         The line of each row.
@@ -104,6 +117,9 @@ def read_rows(
     first_line = 0
     rows = Rows()
     for block in text_blocks(path, faults, max_inflated=max_inflated, size=size):
+        if layout is not None and (columns := quick(block.data, layout)) is not None:
+            rows.add(columns, block.first + np.arange(len(columns["start"])))
+            continue
         data, numbers = data_rows(block, SKIPPED)
         if not data:
             continue
@@ -164,7 +180,7 @@ def _nine(path: Path, head: list[str]) -> IntervalFormat:
 def quick(data: bytes, layout: Layout) -> dict[str, Any] | None:
     """Read a block all at once; None where that does not prove every row right."""
     fields = Fields.of(data, len(layout.columns))
-    if fields is None:
+    if fields is None or fields.any_begins(SKIPPED):
         return None
     out: dict[str, Any] = {}
     for at, name in enumerate(layout.columns):
@@ -214,20 +230,32 @@ def _quick_chrom(fields: Fields, at: int) -> Any | None:
     found = fields.repeated(at)
     if found is None or any(not name or has_blank(name) for name in found[1]):
         return None
-    return _objects(found[1])[found[0]]
+    return strings(found[1], found[0])
 
 
 def _quick_name(fields: Fields, at: int) -> Any | None:
-    if (fields.ends[:, at] == fields.starts[:, at]).any():
+    if (fields.ends[at] == fields.starts[at]).any():
         return None
-    return _objects(fields.texts(at))
+    return _varied(fields, at)
+
+
+def _varied(fields: Fields, at: int) -> Any:
+    """Give a column of strings that differ; where pandas keeps them in Arrow's form, as that."""
+    if getattr(pd.Series([], dtype="str").dtype, "storage", "") != "pyarrow":
+        return strings(fields.texts(at))
+    import pyarrow
+
+    raw, bounds = fields.joined(at)
+    buffers = [None, pyarrow.py_buffer(bounds), pyarrow.py_buffer(raw)]
+    text = pyarrow.Array.from_buffers(pyarrow.large_string(), len(bounds) - 1, buffers)
+    return pd.array(text, dtype="str")
 
 
 def _quick_rgb(fields: Fields, at: int) -> Any | None:
     found = fields.repeated(at)
     if found is None or not all(map(is_rgb, found[1])):
         return None
-    return _objects(found[1])[found[0]]
+    return strings(found[1], found[0])
 
 
 def _quick_integer(fields: Fields, at: int) -> Any | None:
@@ -239,7 +267,8 @@ def _quick_signed(fields: Fields, at: int) -> Any | None:
 
 
 def _quick_strand(fields: Fields, at: int) -> Any | None:
-    return fields.single(at, b"+-.")
+    found = fields.single(at, b"+-.")
+    return None if found is None else strings(found[1], found[0])
 
 
 def _quick_number(fields: Fields, at: int) -> Any | None:
@@ -288,7 +317,11 @@ def exact(
         for name, value in found.items():
             values[name].append(value)
     columns = {
-        name: np.array(column, dtype=_DTYPES[name]) if name in _DTYPES else _objects(column)
+        name: np.array(column, dtype=_DTYPES[name]) if name in _DTYPES else _texts(name, column)
         for name, column in values.items()
     }
     return columns, np.array(good, dtype=np.int64)
+
+
+def _texts(name: str, column: list[Any]) -> Any:
+    return _objects(column) if name in ("block_sizes", "block_starts") else strings(column)

@@ -10,6 +10,8 @@ words.
 
 from __future__ import annotations
 
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,12 +25,18 @@ Ints = NDArray[np.int64]
 Words = NDArray[np.uint64]
 
 _PAD = 16
-_TAB, _NEWLINE, _DOT, _MINUS, _PLUS = 9, 10, 46, 45, 43
+_NEWLINE, _DOT, _MINUS, _PLUS, _ZERO = 10, 46, 45, 43, 48
 _LONGEST_WORD = 64
 _EXACT_DIGITS = 15
 _U = np.uint64
 _ALL = _U(0xFFFFFFFFFFFFFFFF)
 _TENS = 10.0 ** np.arange(16)
+# Pairs of digits, then pairs of pairs, then both halves.
+_STEPS = (
+    (_U(10), _U(8), _U(0x00FF00FF00FF00FF)),
+    (_U(100), _U(16), _U(0x0000FFFF0000FFFF)),
+    (_U(10_000), _U(32), _U(0x00000000FFFFFFFF)),
+)
 
 
 def data_rows(block: Block, skip: tuple[bytes, ...]) -> tuple[bytes, Ints]:
@@ -73,30 +81,47 @@ class Fields:
     """
 
     def __init__(self, data: bytes, ends: Ints, letters: NDArray[np.uint8]) -> None:
-        self.data, self.letters, self.ends = data, letters, ends
-        self.starts = np.empty_like(ends)
-        self.starts.ravel()[0] = _PAD
-        self.starts.ravel()[1:] = ends.ravel()[:-1] + 1
+        self.data, self.letters = data, letters
+        # A column each lies together in memory.
+        self.ends = np.ascontiguousarray(ends.T)
+        self.starts = np.empty_like(self.ends)
+        self.starts[1:] = self.ends[:-1] + 1
+        self.starts[0, 0] = _PAD
+        self.starts[0, 1:] = self.ends[-1, :-1] + 1
         # Eight bytes from every place on, as one number.
         self._words: Words = np.ndarray((len(letters) - 7,), "<u8", letters, strides=(1,))
+
+    def any_begins(self, words: tuple[bytes, ...]) -> bool:
+        """Tell whether a row may begin with one of these words."""
+        suspect = np.zeros(256, dtype=bool)
+        suspect[[word[0] for word in words]] = True
+        odd = np.flatnonzero(suspect[self.letters[self.starts[0]]])
+        places = (self.starts[0, odd] - _PAD).tolist()
+        return any(self.data.startswith(words, place) for place in places)
+
+    @cached_property
+    def _dots(self) -> Ints:
+        """Where the dots are, and one behind the end."""
+        return np.append(np.flatnonzero(self.letters == _DOT), len(self.letters))
 
     @classmethod
     def of(cls, data: bytes, count: int) -> Fields | None:
         """Find the fields; None unless every row has ``count`` of them."""
         letters = np.zeros(len(data) + 2 * _PAD, dtype=np.uint8)
         letters[_PAD:-_PAD] = np.frombuffer(data, dtype=np.uint8)
-        breaks = np.flatnonzero((letters == _TAB) | (letters == _NEWLINE))
+        # In sound text nothing else lies below the two.
+        breaks = np.flatnonzero(letters[_PAD:-_PAD] <= _NEWLINE) + _PAD
         if not breaks.size or breaks.size % count:
             return None
         ends = breaks.reshape(-1, count)
-        newlines = letters[ends] == _NEWLINE
-        if not newlines[:, -1].all() or np.count_nonzero(newlines) != len(ends):
+        newlines = np.count_nonzero(letters == _NEWLINE)
+        if newlines != len(ends) or not (letters[ends[:, -1]] == _NEWLINE).all():
             return None
         return cls(data, ends, letters)
 
     def integers(self, column: int, *, signed: bool = False) -> Ints | None:
         """Give a column of integers of at most 13 digits, below 0 only if ``signed``."""
-        starts, ends = self.starts[:, column], self.ends[:, column]
+        starts, ends = self.starts[column], self.ends[column]
         minus = self.letters[starts] == _MINUS if signed else np.zeros(len(starts), dtype=bool)
         lengths = ends - starts - minus
         if lengths.min() < 1 or lengths.max() > INTEGER_DIGITS:
@@ -108,13 +133,18 @@ class Fields:
 
     def _digits(self, ends: Ints, lengths: Ints) -> Ints | None:
         """Give the number that the 0 to 16 digits before each end make; 0 for none."""
-        values = _eight_digits(self._words[ends - 8], np.minimum(lengths, 8))
-        long = np.flatnonzero(lengths > 8)
-        if values is not None and long.size:
-            upper = _eight_digits(self._words[ends[long] - 16], lengths[long] - 8)
-            if upper is None:
+        longest = int(lengths.max())
+        inside = lengths if longest <= 8 else np.minimum(lengths, 8)
+        values = _eight_digits(self._words[ends - 8], inside)
+        if values is None:
+            return None
+        for digit in range(8, longest):
+            there = lengths > digit
+            value = self.letters[ends - (digit + 1)] - np.uint8(_ZERO)
+            value *= there
+            if value.max() > 9:
                 return None
-            values[long] += upper * 100_000_000
+            values += value * np.int64(10**digit)
         return values
 
     def decimals(self, column: int) -> tuple[NDArray[np.float64], Ints]:
@@ -123,12 +153,11 @@ class Fields:
         A number of at most 15 digits is the quotient of two integers that a float64 holds exactly,
         so that the division rounds once, as `float` does (Clinger, 1990).
         """
-        starts, ends = self.starts[:, column], self.ends[:, column]
+        starts, ends = self.starts[column], self.ends[column]
         first = self.letters[starts]
         minus = first == _MINUS
         starts = starts + (minus | (first == _PLUS))
-        dots = np.append(np.flatnonzero(self.letters == _DOT), len(self.letters))
-        dot = np.minimum(dots[np.searchsorted(dots, starts)], ends)
+        dot = np.minimum(self._dots[np.searchsorted(self._dots, starts)], ends)
         whole, part = dot - starts, np.maximum(ends - dot - 1, 0)
         plain = (whole + part >= 1) & (whole + part <= _EXACT_DIGITS)
         # Where there is more than digits, no digit is looked at; the caller has to.
@@ -154,53 +183,70 @@ class Fields:
 
     def text(self, row: int, column: int) -> str:
         """Give one field."""
-        low, high = int(self.starts[row, column]) - _PAD, int(self.ends[row, column]) - _PAD
+        low, high = int(self.starts[column, row]) - _PAD, int(self.ends[column, row]) - _PAD
         return self.data[low:high].decode()
 
+    def joined(self, column: int) -> tuple[bytes, Ints]:
+        """Give the fields of a column one after the other, and where each begins and ends."""
+        widths = self.ends[column] - self.starts[column]
+        bounds = np.concatenate([[0], np.cumsum(widths)])
+        place = np.repeat(self.starts[column] - bounds[:-1], widths)
+        place += np.arange(len(place))
+        return self.letters[place].tobytes(), bounds
+
     def texts(self, column: int) -> list[str]:
-        """Give a column of strings that differ from row to row."""
-        low = (self.starts[:, column] - _PAD).tolist()
-        high = (self.ends[:, column] - _PAD).tolist()
-        if self.data.isascii():
-            text = self.data.decode("ascii")
-            return [text[i:j] for i, j in zip(low, high, strict=True)]
-        return [self.data[i:j].decode() for i, j in zip(low, high, strict=True)]
+        """Give a column of strings."""
+        raw, bounds = self.joined(column)
+        places = bounds.tolist()
+        if not raw.isascii():
+            return [raw[i:j].decode() for i, j in pairwise(places)]
+        text = raw.decode("ascii")
+        return [text[i:j] for i, j in pairwise(places)]
 
     def repeated(self, column: int) -> tuple[Ints, list[str]] | None:
         """Give a column in which few strings occur again and again: codes, and the strings."""
-        starts, lengths = self.starts[:, column], self.ends[:, column] - self.starts[:, column]
+        starts, lengths = self.starts[column], self.ends[column] - self.starts[column]
         longest = int(lengths.max())
         if longest > _LONGEST_WORD:
             return None
-        codes: Ints = np.zeros(len(starts), dtype=np.int64)
+        codes: Ints | None = None
         for offset in range(0, max(longest, 1), 8):
             inside = np.clip(lengths - offset, 0, 8)
             place = np.minimum(starts + offset, len(self._words) - 1)
             word = self._words[place] & (_ALL >> _bits(8 - inside))
-            word[inside == 0] = 0
-            more, found = pd.factorize(word)
-            codes, _ = pd.factorize(codes * np.int64(len(found)) + more)
+            if offset:
+                word[inside == 0] = 0
+            more, found = _factorized(word)
+            codes = more if codes is None else _factorized(codes * np.int64(found) + more)[0]
+        assert codes is not None
         # Of several writes to one place the last stays: that of the first row with the code.
         firsts = np.empty(int(codes.max()) + 1, dtype=np.int64)
         firsts[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
         return codes, [self.text(row, column) for row in firsts.tolist()]
 
-    def single(self, column: int, allowed: bytes) -> Any | None:
-        """Give a column of single characters out of few, as an array of str."""
-        starts = self.starts[:, column]
-        found = self.letters[starts]
-        table = np.full(256, None, dtype=object)
-        for letter in allowed:
-            table[letter] = chr(letter)
-        good = np.zeros(256, dtype=bool)
-        good[list(allowed)] = True
-        if not (self.ends[:, column] - starts == 1).all() or not good[found].all():
+    def single(self, column: int, allowed: bytes) -> tuple[Ints, list[str]] | None:
+        """Give a column of single characters out of few: codes, and the characters."""
+        starts = self.starts[column]
+        table = np.full(256, -1, dtype=np.int64)
+        table[list(allowed)] = np.arange(len(allowed))
+        codes = table[self.letters[starts]]
+        if not (self.ends[column] - starts == 1).all() or codes.min() < 0:
             return None
-        return table[found]
+        return codes, [chr(letter) for letter in allowed]
+
+
+def _factorized(values: NDArray[Any]) -> tuple[Ints, int]:
+    """Number equal values in the order of their first place; runs of them are looked at once."""
+    heads = np.flatnonzero(np.append(True, values[1:] != values[:-1]))
+    if len(heads) > len(values) // 8:
+        codes, found = pd.factorize(values)
+        return codes, len(found)
+    codes, found = pd.factorize(values[heads])
+    return np.repeat(codes, np.diff(heads, append=len(values))), len(found)
 
 
 def _bits(count: Ints) -> Words:
-    return (count * 8).astype(_U)
+    return (count * 8).view(_U)
 
 
 def _masked(word: Words, lengths: Ints) -> Words:
@@ -221,9 +267,14 @@ def _eight_digits(word: Words, lengths: Ints) -> Ints | None:
     """Give the numbers of at most 8 digits at the end of each word; None if other bytes stand."""
     digits = _masked(word, lengths)
     # A byte above 9 reaches 128 when 118 is added; one that carries has the bit set already.
-    if (((digits + _U(0x7676767676767676)) | digits) & _U(0x8080808080808080)).any():
+    high = digits + _U(0x7676767676767676)
+    high |= digits
+    high &= _U(0x8080808080808080)
+    if high.any():
         return None
-    digits = (digits * _U(10) + (digits >> _U(8))) & _U(0x00FF00FF00FF00FF)
-    digits = (digits * _U(100) + (digits >> _U(16))) & _U(0x0000FFFF0000FFFF)
-    digits = (digits * _U(10_000) + (digits >> _U(32))) & _U(0x00000000FFFFFFFF)
-    return digits.astype(np.int64)
+    for factor, shift, mask in _STEPS:
+        upper = digits >> shift
+        digits *= factor
+        digits += upper
+        digits &= mask
+    return digits.view(np.int64)

@@ -220,7 +220,7 @@ def test_every_byte_in_a_number_is_looked_at():
     for length in range(1, 14):
         for place in range(length):
             digits = bytearray(b"1234567890123"[:length])
-            for byte in (*range(1, 9), *range(11, 256)):
+            for byte in range(11, 256):
                 digits[place] = byte
                 fields = Fields.of(bytes(digits) + b"\n", 1)
                 found = fields.integers(0)
