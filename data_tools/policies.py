@@ -51,7 +51,7 @@ class Sieve:
     >>> sieve = Sieve(Faults(Path("a.bed")), np.array([1, 2]), counts)
     >>> sieve.judge(np.array([True, False]), "drop", "too short", str)
     >>> sieve.keep.tolist(), counts
-    ([True, False], {'a.bed: dropped, too short': 1})
+    ([True, False], {'a.bed: rows': 2, 'a.bed: dropped, too short': 1})
     """
 
     def __init__(self, faults: Faults, lines: NDArray[np.int64], counts: Counts | None) -> None:

@@ -243,7 +243,8 @@ class BedGraph:
         self.rows = len(lines)
         if not columns:
             return
-        value = columns["value"].astype(np.float32)
+        with np.errstate(over="ignore"):
+            value = columns["value"].astype(np.float32)
         for row in np.flatnonzero(np.isinf(value)).tolist():
             faults.add(int(lines[row]), "value is too large for float32: scale the signal")
         codes, names = pd.factorize(columns["chrom"])

@@ -105,8 +105,9 @@ def read_rows(
     -------
     layout : Layout
     columns : dict
-        An array for each column, of numpy for numbers and lists, of pandas for strings; ``summit`` counts from ``start``, -1 for none, and may still
-        lie outside. Lists of blocks are tuples of int.
+        An array for each column: of numpy for numbers and lists of blocks (tuples of int), of
+        pandas for strings. ``summit`` counts from ``start``, -1 for none, and may still lie
+        outside.
     lines : numpy.ndarray
         The line of each row.
     """

@@ -82,19 +82,29 @@ class BigWigFile:
     def steps(self, chrom: str, start: int, end: int) -> Steps:
         """Give the intervals that overlap [start, end), not cut."""
         low, high = self._range.get(self._ids[chrom], (0, 0))
-        first = low + int(np.searchsorted(self._index["end"][low:high], start, side="right"))
+        first = low + int(np.searchsorted(self._reach[low:high], start, side="right"))
         last = low + int(np.searchsorted(self._index["start"][low:high], end, side="left"))
         parts = [self._section(i) for i in range(first, last)]
         if not parts:
             empty = np.empty(0, dtype=np.int64)
             return Steps(empty, empty, np.empty(0, dtype=np.float32))
         low_, high_, value = map(np.concatenate, zip(*parts, strict=True))
+        if (low_[1:] < high_[:-1]).any():
+            raise self._wrong(f"sections of {chrom} overlap")
         inside = (high_ > start) & (low_ < end)
         return Steps(low_[inside], high_[inside], value[inside])
 
     def check(self) -> int:
         """Read every section; give the number of intervals."""
-        return sum(len(self._decode(i).start) for i in range(len(self._index)))
+        count, last = 0, (-1, 0)
+        for i, chrom in enumerate(self._index["chrom"].tolist()):
+            found = self._decode(i)
+            if not len(found.start):
+                continue
+            if last[0] == chrom and found.start[0] < last[1]:
+                raise self._wrong(f"section {i} overlaps one before it")
+            count, last = count + len(found.start), (chrom, int(found.end[-1]))
+        return count
 
     def _wrong(self, what: str) -> FormatError:
         return FormatError(f"{self.path}: broken bigWig: {what}: fetch or make the file again")
@@ -139,6 +149,7 @@ class BigWigFile:
                 ids[name], lengths[name] = struct.unpack_from(f"{self._order}II", raw, at + key)
         if len(ids) != count or len(set(ids.values())) != count:
             raise self._wrong(f"{what} holds {len(set(ids.values()))}, it claims {count:,}")
+        self._limits = {number: lengths[name] for name, number in ids.items()}
         order = sorted(ids, key=lambda name: ids[name])
         return ids, {name: lengths[name] for name in order}
 
@@ -195,6 +206,11 @@ class BigWigFile:
         found, first, number = np.unique(
             self._index["chrom"], return_index=True, return_counts=True
         )
+        # How far the sections up to each one reach: an index may overstate an end, by no more
+        # than the gap behind a section's last interval.
+        self._reach = self._index["end"].copy()
+        for f, n in zip(first.tolist(), number.tolist(), strict=True):
+            np.maximum.accumulate(self._reach[f : f + n], out=self._reach[f : f + n])
         self._range = {
             int(c): (int(f), int(f + n)) for c, f, n in zip(found, first, number, strict=True)
         }
@@ -206,15 +222,14 @@ class BigWigFile:
             raise self._wrong("a section lies past the end of the file")
         if (index["size"] > _SECTION_MAX * 2).any():
             raise self._wrong("a section claims more bytes than it can have")
-        limit = {number: self.lengths[name] for name, number in self._ids.items()}
-        limits = np.array([limit.get(c, -1) for c in chrom.tolist()], dtype=np.int64)
-        if (chrom != index["end_chrom"]).any() or (limits < 0).any():
+        listed = np.isin(chrom, list(self._ids.values()))
+        if (chrom != index["end_chrom"]).any() or not listed.all():
             raise self._wrong("a section is on a chromosome that the file does not list")
-        if (start >= end).any() or (end > limits).any():
-            raise self._wrong("a section lies past the end of its chromosome or is reversed")
+        if (start >= end).any():
+            raise self._wrong("a section is reversed")
         later = chrom[1:] > chrom[:-1]
-        if not (later | ((chrom[1:] == chrom[:-1]) & (start[1:] >= end[:-1]))).all():
-            raise self._wrong("its sections overlap or are not in order")
+        if not (later | ((chrom[1:] == chrom[:-1]) & (start[1:] >= start[:-1]))).all():
+            raise self._wrong("its sections are not in order")
 
     # --- sections --------------------------------------------------------------------------
 
@@ -235,7 +250,7 @@ class BigWigFile:
         head = struct.unpack_from(f"{self._order}IIIIIBBH", raw)
         chrom, first, _, step, span, kind, _, count = head
         size = {_BED_GRAPH: 12, _VARIABLE: 8, _FIXED: 4}.get(kind)
-        if size is None or len(raw) != _SECTION_HEAD + size * count or not count:
+        if size is None or len(raw) != _SECTION_HEAD + size * count:
             raise self._wrong(f"section {i} does not hold the {count} items it claims")
         table = np.frombuffer(raw, dtype=f"{self._order}u4", offset=_SECTION_HEAD)
         table = table.reshape(count, size // 4)
@@ -245,11 +260,14 @@ class BigWigFile:
         else:
             start = table[:, 0].astype(np.int64)
         end = table[:, 1].astype(np.int64) if kind == _BED_GRAPH else start + span
-        inside = start[0] >= row["start"] and end[-1] <= row["end"]
-        if chrom != row["chrom"] or not inside:
-            raise self._wrong(f"section {i} is not what the index says")
         if (start >= end).any() or (start[1:] < end[:-1]).any():
             raise self._wrong(f"section {i} has overlapping or reversed intervals")
+        # Libraries write empty sections too.
+        inside = not count or (start[0] >= row["start"] and end[-1] <= row["end"])
+        if chrom != row["chrom"] or not inside:
+            raise self._wrong(f"section {i} is not what the index says")
+        if count and end[-1] > self._limits[int(chrom)]:
+            raise self._wrong(f"section {i} goes past the end of its chromosome")
         return Steps(start, end, value)
 
     def _inflate(self, raw: bytes, i: int) -> bytes:

@@ -79,7 +79,7 @@ def text_blocks(
     ...     file = Path(folder) / "a.txt"
     ...     _ = file.write_bytes(b"\xef\xbb\xbfone\r\ntwo")
     ...     list(text_blocks(file, Faults(file)))
-    [Block(first=1, data=b'one\ntwo\n')]
+    [Block(first=1, data=b'one\n'), Block(first=2, data=b'two\n')]
     """
     first, carry, at_start = 1, b"", True
     for chunk in _chunks(path, faults, max_inflated, size):

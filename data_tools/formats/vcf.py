@@ -92,9 +92,9 @@ def row_alleles(line: str, number_: int, count: int) -> list[Allele]:
     Examples
     --------
     >>> for found in row_alleles("1\t5\t.\tA\tC,<DEL>\t.\tPASS\t.", 9, 8):
-    ...     print(found.start, found.ref, found.alt, found.allele, found.kind)
-    4 A C 1
-    4 A <DEL> 2 symbolic allele
+    ...     print(found.start, found.ref, found.alt, found.allele, repr(found.kind))
+    4 A C 1 ''
+    4 A <DEL> 2 'symbolic allele'
     """
     if line.startswith("#"):
         raise WrongRowError("a header line among the rows", line)
