@@ -113,7 +113,14 @@ def read_sequences(
             f"without a label in {labels}",
             lambda row: f"{shown(table['name'].iloc[row])} has no label in {labels}: add its row",
         )
-        table = table[sieve.keep].join(other, on="name", rsuffix="_of_table")
+        both = [key for key in table if key in other]
+        if both:
+            raise faults.error(
+                None,
+                f"the label {shown(both[0])} is in {labels} as well: rename it in one",
+                InputError,
+            )
+        table = table[sieve.keep].join(other, on="name")
     else:
         table = table[sieve.keep]
     if table.empty:
@@ -121,9 +128,13 @@ def read_sequences(
     return table.reset_index(drop=True)
 
 
-def check_with_faults(faults: Faults, max_inflated: int | None = None) -> pd.DataFrame:
+def check_with_faults(
+    faults: Faults,
+    format: SequenceFormat,  # noqa: A002
+    max_inflated: int | None = None,
+) -> pd.DataFrame:
     """Read with the usual policies; ``faults`` decides whether the first fault ends it."""
-    table, sieve = _read(faults, None, "name", "sequence", None, max_inflated)
+    table, sieve = _read(faults, format, "name", "sequence", None, max_inflated)
     _judge(table, sieve, "keep", "error")
     return table[sieve.keep]
 

@@ -215,12 +215,12 @@ def open_signal(
     if is_bigwig(faults.path):
         big = BigWigFile(faults.path)
         try:
-            return _on(faults, big.lengths, big, genome, chrom_style, exact_lengths=True)
+            return on_genome(faults, big.lengths, big, genome, chrom_style, exact_lengths=True)
         except BaseException:
             big.close()
             raise
     graph = BedGraph(faults, max_inflated)
-    return _on(faults, graph.lengths, graph, genome, chrom_style, exact_lengths=False)
+    return on_genome(faults, graph.lengths, graph, genome, chrom_style, exact_lengths=False)
 
 
 def is_bigwig(path: Path) -> bool:
@@ -282,7 +282,7 @@ def _check_overlaps(faults: Faults, start: Any, end: Any, lines: Any) -> None:
         faults.add(second, f"overlaps line {first}: a base of a bedGraph has one value")
 
 
-def _on(
+def on_genome(
     faults: Faults,
     lengths: Mapping[str, int],
     source: Any,
