@@ -13,7 +13,7 @@ DESCRIPTION = """Genomic files in, exact labelled windows out.
 
 Examples:
   data-tools check genome.fa.gz
-  data-tools check peaks.narrowPeak --genome genome.fa.gz
+  data-tools check peaks.narrowPeak variants.vcf.gz --genome genome.fa.gz
   data-tools gc genome.fa.gz
   data-tools windows genome.fa.gz peaks.bed --width 1000 --background gc_matched --out windows.csv
   data-tools negatives genome.fa.gz windows.csv --pool open_chromatin.bed --out labelled.csv

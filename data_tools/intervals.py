@@ -1,51 +1,73 @@
-"""Read and check BED and narrowPeak files.
+"""Read and check BED, narrowPeak and broadPeak files.
 
 Coordinates are 0-based and half-open. The reader refuses what common readers guess at: a row
 that is wrong stops the reading with ``file:line`` and the remedy, because a peak that is dropped
-or shifted in silence is a wrong label later.
+or shifted in silence is a wrong label later. What is sound but may not be wanted has a policy
+each, and what a policy drops is counted.
 
 References
 ----------
 BED: https://samtools.github.io/hts-specs/BEDv1.pdf;
-narrowPeak: https://genome.ucsc.edu/FAQ/FAQformat.html#format12
+narrowPeak and broadPeak: https://genome.ucsc.edu/FAQ/FAQformat.html
 """
 
 from __future__ import annotations
 
-import gzip
 import os
-import re
-import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from data_tools.errors import FormatError, InputError, MissingFileError, unknown_chromosome
+from data_tools.chromosomes import ChromStyle, check_style, match_chromosomes, style_hint
+from data_tools.counts import Counts
+from data_tools.errors import FormatError, unknown_chromosome
+from data_tools.faults import Faults
+from data_tools.formats.bed import IntervalFormat, Layout, read_rows, strings
+from data_tools.policies import Duplicates, ErrorOrDrop, Sieve, check_policy
 
-_BED = ["chrom", "start", "end", "name", "score", "strand"]
-_NARROW_PEAK = [*_BED, "signal", "p_value", "q_value", "summit"]
-_SUPPORTED = "supported are BED with 3 to 6 columns and narrowPeak with 10"
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
-_INTEGER = re.compile(r"-?[0-9]{1,13}", re.ASCII)
-_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", re.ASCII)
+SummitMissing = Literal["keep", "error", "drop"]
+SummitOutside = Literal["error", "drop", "missing"]
 
-Column = tuple[str, ...]
+# What says where an interval lies; name, score and signal may differ between duplicates.
+_PLACE = ("chrom", "start", "end", "strand", "summit", "block_sizes", "block_starts")
 
 
-class _HasLengths(Protocol):
+class HasLengths(Protocol):
+    """A `Genome`, or anything that knows the lengths of chromosomes."""
+
     @property
-    def lengths(self) -> Mapping[str, int]: ...
+    def lengths(self) -> Mapping[str, int]:
+        """Length of each chromosome in bases."""
+        ...
 
 
-def read_intervals(path: str | os.PathLike[str], genome: _HasLengths | None = None) -> pd.DataFrame:
-    r"""Read a BED (3 to 6 columns) or narrowPeak (10 columns) file, plain or gzip.
+def read_intervals(
+    path: str | os.PathLike[str],
+    genome: HasLengths | None = None,
+    *,
+    format: IntervalFormat | None = None,  # noqa: A002
+    chrom_style: ChromStyle = "exact",
+    unknown_chrom: ErrorOrDrop = "error",
+    out_of_range: ErrorOrDrop = "error",
+    duplicates: Duplicates = "keep",
+    summit_missing: SummitMissing = "keep",
+    summit_outside: SummitOutside = "error",
+    counts: Counts | None = None,
+    max_inflated: int | None = None,
+) -> pd.DataFrame:
+    r"""Read a BED, narrowPeak or broadPeak file, plain, gzip or bgzip.
 
     Comments, ``track`` and ``browser`` lines and empty lines are skipped; Windows line ends and
     a byte order mark are understood. Rows keep the order of the file.
+
+    The format is told by the number of columns: BED has 3 to 6, 8, 9 or 12, narrowPeak 10 and
+    broadPeak 9. Nine columns are broadPeak if ``.broadPeak`` is in the file's name; else BED9 if
+    the first row can be that (columns 7 and 8 integers in order inside the interval, column 9 a
+    colour), and broadPeak if not. Errors say what such a file was taken for.
 
     Parameters
     ----------
@@ -53,21 +75,45 @@ def read_intervals(path: str | os.PathLike[str], genome: _HasLengths | None = No
         The file; compression is told by the content, not by the name.
     genome : Genome, optional
         Also check that every interval lies on a chromosome of it. Anything with ``lengths``.
+    format : {"bed", "narrowPeak", "broadPeak"}, optional
+        What the file is, where it should not be told from its columns.
+    chrom_style : {"exact", "match"}
+        ``"match"`` reads ``1`` as ``chr1`` and ``MT`` as ``chrM``, or the reverse, where that is
+        what the genome has.
+    unknown_chrom : {"error", "drop"}
+        For intervals on a chromosome that the genome lacks.
+    out_of_range : {"error", "drop"}
+        For intervals past the end of their chromosome.
+    duplicates : {"keep", "error", "drop"}
+        For intervals at the place of an earlier one: same chrom, start, end and, where the file
+        has them, strand, summit and blocks. ``"drop"`` keeps the first.
+    summit_missing : {"keep", "error", "drop"}
+        For narrowPeak rows with -1 in column 10.
+    summit_outside : {"error", "drop", "missing"}
+        For narrowPeak rows whose summit is outside the interval; ``"missing"`` keeps the row
+        without it.
+    counts : Counts, optional
+        Learns how many rows were read, dropped and why. Without it, what is dropped is a
+        `DroppedWarning`.
+    max_inflated : int, optional
+        To how many bytes a compressed file may inflate; 64 MiB or 200 times its size unless given.
 
     Returns
     -------
     DataFrame
         ``chrom``, ``start``, ``end`` (int64) and, as far as the file has them, ``name``,
-        ``score`` (int64), ``strand``; for narrowPeak also ``signal``, ``p_value``, ``q_value``
-        (float64, as in the file: -1 means not given) and ``summit``, the absolute position
-        ``start`` + column 10: int64, or Int64 with missing values where column 10 is -1.
+        ``score`` (int64), ``strand``, ``thick_start``, ``thick_end`` (int64), ``item_rgb``,
+        ``block_count`` (int64), ``block_sizes``, ``block_starts`` (tuples of int, relative to
+        ``start``); for peaks also ``signal``, ``p_value``, ``q_value`` (float64, as in the file:
+        -1 means not given) and, for narrowPeak, ``summit``, the absolute position ``start`` +
+        column 10: int64, or Int64 with missing values where column 10 is -1.
 
     Raises
     ------
     FormatError
         At the first row that does not keep to the format, as ``file:line``.
     InputError
-        If the file cannot be read, or an interval does not fit the genome.
+        If the file cannot be read, or an interval does not fit the genome or a policy.
 
     Examples
     --------
@@ -79,161 +125,134 @@ def read_intervals(path: str | os.PathLike[str], genome: _HasLengths | None = No
     >>> table["end"].tolist(), list(table.columns)
     ([20, 5], ['chrom', 'start', 'end', 'name'])
     """
-    where = Path(path)
-    lines = _data_lines(where, _text(where))
-    columns = _columns(where, lines)
-    table = _Checker(where, [number for number, _ in lines]).table(columns)
-    if genome is not None:
-        _check_genome(where, [number for number, _ in lines], table, genome)
-    return table
-
-
-def _text(path: Path) -> str:
-    """Read the whole file as text with LF line ends."""
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise MissingFileError(f"{path}: no such file: check the path") from None
-    except OSError as err:
-        raise InputError(f"{path}: cannot be read: {err.strerror}") from err
-    if raw[:2] == b"\x1f\x8b":
-        try:
-            raw = gzip.decompress(raw)
-        except (EOFError, OSError, zlib.error) as err:
-            message = f"{path}: broken gzip ({err}): fetch or compress the file again"
-            raise FormatError(message) from err
-    raw = raw.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as err:
-        line = raw.count(b"\n", 0, err.start) + 1
-        raise FormatError(f"{path}:{line}: not UTF-8 text: save the file as UTF-8") from None
-    if match := _CONTROL.search(text):
-        line = text.count("\n", 0, match.start()) + 1
-        raise FormatError(
-            f"{path}:{line}: control character {match[0]!r}: save as plain text with LF line ends"
-        )
-    return text
-
-
-def _data_lines(path: Path, text: str) -> list[tuple[int, str]]:
-    """Give (line number, line) of the lines that hold an interval."""
-    lines = [
-        (number, line)
-        for number, line in enumerate(text.split("\n"), start=1)
-        # Only with a blank after it: a chromosome may be called track, and no row may vanish.
-        if line and not line.startswith(("#", "track ", "browser "))
-    ]
-    if not lines:
-        raise FormatError(f"{path}: holds no interval: check that it is the right file")
-    return lines
-
-
-def _columns(path: Path, lines: list[tuple[int, str]]) -> dict[str, Column]:
-    """Split the lines at tabs into named columns of one length."""
-    first, head = lines[0]
-    count = head.count("\t") + 1
-    if not (3 <= count <= 6 or count == 10):
-        hint = "; columns are separated by tabs, not blanks" if count == 1 else ""
-        raise FormatError(f"{path}:{first}: {count} columns, {_SUPPORTED}{hint}")
-    rows = []
-    for number, line in lines:
-        row = line.split("\t")
-        if len(row) != count:
-            raise FormatError(
-                f"{path}:{number}: {len(row)} columns, line {first} has {count}: "
-                "give every row the same columns, separated by tabs"
-            )
-        rows.append(row)
-    names = _NARROW_PEAK if count == 10 else _BED[:count]
-    return dict(zip(names, zip(*rows, strict=True), strict=True))
-
-
-class _Checker:
-    """Turns columns of text into columns of values; knows the line of every row."""
-
-    def __init__(self, path: Path, numbers: list[int]) -> None:
-        self.path, self.numbers = path, numbers
-
-    def table(self, columns: dict[str, Column]) -> pd.DataFrame:
-        for name in ("chrom", "name"):
-            if name in columns:
-                good = [bool(v) and (name == "name" or not _blank(v)) for v in columns[name]]
-                self._all(good, columns[name], f"{name} is empty or holds a blank")
-        out: dict[str, Any] = {"chrom": list(columns["chrom"])}
-        start = out["start"] = self._integers(columns["start"], "start")
-        end = out["end"] = self._integers(columns["end"], "end")
-        self._all(start >= 0, columns["start"], "start is below 0")
-        self._all(end > start, columns["end"], "end is not above start")
-        if "name" in columns:
-            out["name"] = list(columns["name"])
-        if "score" in columns:
-            score = out["score"] = self._integers(columns["score"], "score")
-            fault = "score is outside 0 to 1000"
-            self._all((score >= 0) & (score <= 1000), columns["score"], fault)
-        if "strand" in columns:
-            good = [v in ("+", "-", ".") for v in columns["strand"]]
-            self._all(good, columns["strand"], "strand is none of + - .")
-            out["strand"] = list(columns["strand"])
-        if "summit" in columns:
-            out |= self._peak_columns(columns, start, end)
-        return pd.DataFrame(out)
-
-    def _peak_columns(
-        self, columns: dict[str, Column], start: NDArray[np.int64], end: NDArray[np.int64]
-    ) -> dict[str, Any]:
-        out: dict[str, Any] = {}
-        for name in ("signal", "p_value", "q_value"):
-            out[name] = self._numbers(columns[name], name)
-        for name in ("p_value", "q_value"):
-            good = (out[name] >= 0) | (out[name] == -1)
-            self._all(good, columns[name], f"{name} is below 0 and not -1 (not given)")
-        offset = self._integers(columns["summit"], "summit")
-        good = (offset >= -1) & (offset < end - start)
-        fault = "summit (column 10, counted from start; -1 for none) lies outside the interval"
-        self._all(good, columns["summit"], fault)
-        summit = pd.Series(start + offset)
-        missing = offset == -1
-        out["summit"] = summit.astype("Int64").mask(missing) if missing.any() else summit
-        return out
-
-    def _integers(self, column: Column, name: str) -> NDArray[np.int64]:
-        good = [_INTEGER.fullmatch(v) is not None for v in column]
-        self._all(good, column, f"{name} is not an integer of at most 13 digits")
-        return np.array([int(v) for v in column], dtype=np.int64)
-
-    def _numbers(self, column: Column, name: str) -> NDArray[np.float64]:
-        good = [_NUMBER.fullmatch(v) is not None for v in column]
-        self._all(good, column, f"{name} is not a number")
-        values = np.array([float(v) for v in column], dtype=np.float64)
-        self._all(np.isfinite(values), column, f"{name} is too large")
-        return values
-
-    def _all(self, good: NDArray[np.bool_] | list[bool], column: Column, fault: str) -> None:
-        flags = np.asarray(good, dtype=bool)
-        if not flags.all():
-            at = int(flags.argmin())
-            raise FormatError(
-                f"{self.path}:{self.numbers[at]}: {fault}: {column[at]!r}; "
-                "correct or remove this row"
-            )
-
-
-def _blank(value: str) -> bool:
-    return any(character.isspace() for character in value)
-
-
-def _check_genome(path: Path, numbers: list[int], table: pd.DataFrame, genome: _HasLengths) -> None:
-    lengths = genome.lengths
-    limit = table["chrom"].map(dict(lengths)).to_numpy(dtype=np.float64, na_value=np.nan)
-    good = table["end"].to_numpy() <= limit
-    if good.all():
-        return
-    at = int(good.argmin())
-    chrom, end = table["chrom"].iloc[at], table["end"].iloc[at]
-    if chrom not in lengths:
-        raise InputError(f"{path}:{numbers[at]}: {unknown_chromosome(chrom, lengths)}")
-    raise InputError(
-        f"{path}:{numbers[at]}: end {end} is past the end of {chrom} ({lengths[chrom]}): "
-        "check that intervals and genome are of one assembly"
+    policies = Policies(
+        chrom_style, unknown_chrom, out_of_range, duplicates, summit_missing, summit_outside
     )
+    faults = Faults(Path(path))
+    return read_with_faults(faults, genome, policies, format, counts, max_inflated)[1]
+
+
+@dataclass(frozen=True)
+class Policies:
+    """The policies of `read_intervals`."""
+
+    chrom_style: ChromStyle = "exact"
+    unknown_chrom: ErrorOrDrop = "error"
+    out_of_range: ErrorOrDrop = "error"
+    duplicates: Duplicates = "keep"
+    summit_missing: SummitMissing = "keep"
+    summit_outside: SummitOutside = "error"
+
+    def __post_init__(self) -> None:
+        check_style(self.chrom_style)
+        check_policy("unknown_chrom", self.unknown_chrom, ErrorOrDrop)
+        check_policy("out_of_range", self.out_of_range, ErrorOrDrop)
+        check_policy("duplicates", self.duplicates, Duplicates)
+        check_policy("summit_missing", self.summit_missing, SummitMissing)
+        check_policy("summit_outside", self.summit_outside, SummitOutside)
+
+
+def read_with_faults(
+    faults: Faults,
+    genome: HasLengths | None = None,
+    policies: Policies | None = None,
+    format: IntervalFormat | None = None,  # noqa: A002
+    counts: Counts | None = None,
+    max_inflated: int | None = None,
+) -> tuple[Layout, pd.DataFrame]:
+    """Read as `read_intervals` does; ``faults`` decides whether the first fault ends it."""
+    policies = policies or Policies()
+    layout, columns, lines = read_rows(
+        faults.path, faults, format=format, max_inflated=max_inflated
+    )
+    if not columns:
+        return layout, pd.DataFrame(columns=list(layout.columns))
+    sieve = Sieve(faults, lines, counts)
+    if genome is not None:
+        _fit_genome(columns, sieve, genome.lengths, policies)
+    if "summit" in columns:
+        _place_summits(columns, sieve, policies)
+    if policies.duplicates != "keep" or counts is not None:
+        _find_duplicates(columns, sieve, policies.duplicates)
+    if not sieve.keep.any() and not faults.count:
+        what = "no interval is left, all of them were dropped: check that file and genome belong"
+        raise faults.error(None, f"{what} together, or choose other policies")
+    return layout, _table(columns, sieve)
+
+
+def _fit_genome(
+    columns: dict[str, Any], sieve: Sieve, lengths: Mapping[str, int], policies: Policies
+) -> None:
+    codes, names = pd.factorize(columns["chrom"])
+    style = policies.chrom_style
+    known = match_chromosomes(names, lengths, style)
+    columns["chrom"] = strings([known.get(name, name) for name in names], codes)
+    chrom, end = columns["chrom"], columns["end"]
+    limit = np.array([lengths[known[name]] if name in known else -1 for name in names])[codes]
+
+    def unknown(row: int) -> str:
+        hint = style_hint(chrom[row], lengths, style)
+        return unknown_chromosome(chrom[row], lengths) + hint
+
+    def outside(row: int) -> str:
+        return (
+            f"end {end[row]} is past the end of {chrom[row]} ({limit[row]}): "
+            "check that intervals and genome are of one assembly"
+        )
+
+    what = "on a chromosome that the genome lacks"
+    sieve.judge(limit >= 0, policies.unknown_chrom, what, unknown)
+    sieve.judge(end <= limit, policies.out_of_range, "past the end of the chromosome", outside)
+
+
+def _place_summits(columns: dict[str, Any], sieve: Sieve, policies: Policies) -> None:
+    """Turn the offsets of column 10 into positions, -1 where there is none."""
+    start, offset = columns["start"], columns["summit"]
+    inside = (offset >= -1) & (offset < columns["end"] - start)
+
+    def outside(row: int) -> str:
+        return (
+            "summit (column 10, counted from start; -1 for none) lies outside the interval: "
+            f"'{offset[row]}'; correct or remove this row"
+        )
+
+    policy = "keep" if policies.summit_outside == "missing" else policies.summit_outside
+    what = "summit outside the interval"
+    what += ", taken as missing" if policy == "keep" else ""
+    sieve.judge(inside, policy, what, outside, FormatError)
+    missing = (offset == -1) | ~inside
+    sieve.judge(
+        ~missing,
+        policies.summit_missing,
+        "summit missing",
+        lambda _: "summit (column 10) is missing: remove the row or call summits",
+        FormatError,
+    )
+    columns["summit"] = np.where(missing, -1, start + offset)
+
+
+def _find_duplicates(columns: dict[str, Any], sieve: Sieve, policy: Duplicates) -> None:
+    codes = {name: pd.factorize(columns[name])[0] for name in _PLACE if name in columns}
+    place = pd.DataFrame(codes)[sieve.keep]
+    again = np.zeros(len(sieve.keep), dtype=bool)
+    again[sieve.keep] = place.duplicated().to_numpy()
+
+    def fault(row: int) -> str:
+        same = (place == place.loc[row]).all(axis=1)
+        first = sieve.lines[int(np.flatnonzero(sieve.keep)[int(same.to_numpy().argmax())])]
+        return f"the same place as line {first}: remove one, or pass duplicates='drop' or 'keep'"
+
+    sieve.judge(~again, policy, "duplicates", fault)
+
+
+def _table(columns: dict[str, Any], sieve: Sieve) -> pd.DataFrame:
+    whole = bool(sieve.keep.all())
+    out: dict[str, Any] = {}
+    for name in list(columns):
+        column = columns.pop(name)
+        out[name] = column if whole else column[sieve.keep]
+    if "summit" in out:
+        summit = pd.Series(out["summit"])
+        missing = summit < 0
+        out["summit"] = summit.astype("Int64").mask(missing) if missing.any() else summit
+    return pd.DataFrame(out, copy=False)

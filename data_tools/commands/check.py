@@ -1,40 +1,52 @@
 """``data-tools check``."""
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import tyro
 
-from data_tools.commands.gc import composition
+from data_tools.commands.output import note
+from data_tools.errors import InputError
 
-FASTA_SUFFIXES = (".fa", ".fasta", ".fna")
 
+def check(
+    files: tyro.conf.Positional[tuple[Path, ...]],
+    genome: Path | None = None,
+    limit: int = 20,
+    max_inflated: int | None = None,
+) -> None:
+    """Read files from end to end and say all that is wrong with them, with line numbers.
 
-def check(file: tyro.conf.Positional[Path], genome: Path | None = None) -> None:
-    """Read a FASTA, BED or narrowPeak file from end to end and say what is wrong with it.
+    Example: data-tools check peaks.narrowPeak variants.vcf.gz --genome genome.fa.gz
 
-    Example: data-tools check peaks.narrowPeak --genome genome.fa.gz
+    Knows FASTA, BED, narrowPeak, broadPeak, bedGraph, bigWig, VCF, GenBank and tables of sequences
+    (TSV, CSV, parquet), told by content and name. A line on stdout for each good file, and on
+    stderr for each fault. Exit code: 0 if all files are good, 2 if any is not.
 
     Args:
-        file: File to check; FASTA is told by its name (.fa, .fasta, .fna, also with .gz).
-        genome: FASTA file against which intervals are checked.
+        files: Files to check.
+        genome: FASTA file against which intervals, variants and signal are checked.
+        limit: Most faults of a file to tell one by one.
+        max_inflated: To how many bytes a compressed file may inflate; 64 MiB or 200 times its
+            size unless given.
     """
+    from data_tools.checking import check_file
     from data_tools.genome import Genome
-    from data_tools.intervals import read_intervals
 
-    if Path(file.name.lower().removesuffix(".gz")).suffix in FASTA_SUFFIXES:
-        with Genome(file) as source:
-            # The cached index vouches for the layout alone, so every base is read again.
-            bases = sum(int(composition(source, name)["length"]) for name in source.lengths)
-            sys.stdout.write(f"{file}: good, {len(source.lengths)} records, {bases:,} bases\n")
-        return
-    if genome is None:
-        table = read_intervals(file)
-    else:
-        with Genome(genome) as source:
-            table = read_intervals(file, source)
-    summits = f", {int(table['summit'].notna().sum()):,} with a summit" if "summit" in table else ""
-    sys.stdout.write(
-        f"{file}: good, {len(table):,} intervals on {table['chrom'].nunique()} "
-        f"chromosomes{summits}\n"
-    )
+    if not files:
+        raise InputError("no file to check; give at least one")
+    bad = 0
+    with ExitStack() as stack:
+        against = None if genome is None else stack.enter_context(Genome(genome))
+        for file in files:
+            verdict = check_file(file, against, limit=limit, max_inflated=max_inflated)
+            for fault in verdict.faults:
+                note(f"data-tools: error: {fault}")
+            if verdict.further:
+                note(f"data-tools: error: {file}: {verdict.further:,} further faults")
+            if verdict.good:
+                sys.stdout.write(f"{file}: good, {verdict.summary}\n")
+            bad += not verdict.good
+    if bad:
+        raise SystemExit(2)

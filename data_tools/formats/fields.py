@@ -1,0 +1,280 @@
+"""The fields of many rows of text at once, as numbers and strings, without a loop over rows.
+
+Every method gives exactly what stands in the text or None, which says that this quick way cannot
+vouch for it: the caller then reads row by row, which is slow and words the error.
+
+Eight digits are turned into a number in a handful of operations on one 64-bit word, the idea
+behind https://lemire.me/blog/2022/01/21/swar-explained-parsing-eight-digits/, here on arrays of
+words.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from data_tools.formats.text import Block
+from data_tools.formats.values import INTEGER_DIGITS
+
+Ints = NDArray[np.int64]
+Words = NDArray[np.uint64]
+
+_PAD = 16
+_NEWLINE, _DOT, _MINUS, _PLUS, _ZERO = 10, 46, 45, 43, 48
+_LONGEST_WORD = 64
+_EXACT_DIGITS = 15
+_U = np.uint64
+_ALL = _U(0xFFFFFFFFFFFFFFFF)
+_TENS = 10.0 ** np.arange(16)
+# Pairs of digits, then pairs of pairs, then both halves.
+_STEPS = (
+    (_U(10), _U(8), _U(0x00FF00FF00FF00FF)),
+    (_U(100), _U(16), _U(0x0000FFFF0000FFFF)),
+    (_U(10_000), _U(32), _U(0x00000000FFFFFFFF)),
+)
+
+
+def data_rows(block: Block, skip: tuple[bytes, ...]) -> tuple[bytes, Ints]:
+    r"""Give the lines that are neither empty nor begin with one of ``skip``, and their numbers.
+
+    Examples
+    --------
+    >>> data_rows(Block(1, b"#head\na\t1\n\nb\t2\n"), (b"#",))
+    (b'a\t1\nb\t2\n', array([2, 4]))
+    """
+    letters = np.frombuffer(block.data, dtype=np.uint8)
+    ends = np.flatnonzero(letters == _NEWLINE)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    suspect = np.zeros(256, dtype=bool)
+    suspect[[_NEWLINE, *(word[0] for word in skip)]] = True
+    odd = np.flatnonzero(suspect[letters[starts]])
+    prefixes = (b"\n", *skip)
+    out = [
+        i
+        for i, start in zip(odd.tolist(), starts[odd].tolist(), strict=True)
+        if block.data.startswith(prefixes, start)
+    ]
+    numbers = np.arange(block.first, block.first + len(ends), dtype=np.int64)
+    if not out:
+        return block.data, numbers
+    cuts = np.concatenate([[0], np.stack([starts[out], ends[out] + 1], axis=1).ravel()])
+    bounds = np.append(cuts, len(block.data)).reshape(-1, 2).tolist()
+    return b"".join(block.data[low:high] for low, high in bounds), np.delete(numbers, out)
+
+
+class Fields:
+    """Where the fields of rows of equal length lie.
+
+    Parameters
+    ----------
+    data : bytes
+        Whole lines, each with ``count`` fields separated by tabs.
+    ends : numpy.ndarray
+        Shape (rows, count): where each field ends, in ``letters``.
+    letters : numpy.ndarray
+        The bytes of ``data`` with room on both sides.
+    """
+
+    def __init__(self, data: bytes, ends: Ints, letters: NDArray[np.uint8]) -> None:
+        self.data, self.letters = data, letters
+        # A column each lies together in memory.
+        self.ends = np.ascontiguousarray(ends.T)
+        self.starts = np.empty_like(self.ends)
+        self.starts[1:] = self.ends[:-1] + 1
+        self.starts[0, 0] = _PAD
+        self.starts[0, 1:] = self.ends[-1, :-1] + 1
+        # Eight bytes from every place on, as one number.
+        self._words: Words = np.ndarray((len(letters) - 7,), "<u8", letters, strides=(1,))
+
+    def any_begins(self, words: tuple[bytes, ...]) -> bool:
+        """Tell whether a row may begin with one of these words."""
+        suspect = np.zeros(256, dtype=bool)
+        suspect[[word[0] for word in words]] = True
+        odd = np.flatnonzero(suspect[self.letters[self.starts[0]]])
+        places = (self.starts[0, odd] - _PAD).tolist()
+        return any(self.data.startswith(words, place) for place in places)
+
+    @cached_property
+    def _dots(self) -> Ints:
+        """Where the dots are, and one behind the end."""
+        return np.append(np.flatnonzero(self.letters == _DOT), len(self.letters))
+
+    @classmethod
+    def of(cls, data: bytes, count: int) -> Fields | None:
+        """Find the fields; None unless every row has ``count`` of them."""
+        letters = np.zeros(len(data) + 2 * _PAD, dtype=np.uint8)
+        letters[_PAD:-_PAD] = np.frombuffer(data, dtype=np.uint8)
+        # In sound text nothing else lies below the two.
+        breaks = np.flatnonzero(letters[_PAD:-_PAD] <= _NEWLINE) + _PAD
+        if not breaks.size or breaks.size % count:
+            return None
+        ends = breaks.reshape(-1, count)
+        newlines = np.count_nonzero(letters == _NEWLINE)
+        if newlines != len(ends) or not (letters[ends[:, -1]] == _NEWLINE).all():
+            return None
+        return cls(data, ends, letters)
+
+    def integers(self, column: int, *, signed: bool = False) -> Ints | None:
+        """Give a column of integers of at most 13 digits, below 0 only if ``signed``."""
+        starts, ends = self.starts[column], self.ends[column]
+        minus = self.letters[starts] == _MINUS if signed else np.zeros(len(starts), dtype=bool)
+        lengths = ends - starts - minus
+        if lengths.min() < 1 or lengths.max() > INTEGER_DIGITS:
+            return None
+        values = self._digits(ends, lengths)
+        if values is None or not minus.any():
+            return values
+        return np.where(minus, -values, values)
+
+    def _digits(self, ends: Ints, lengths: Ints) -> Ints | None:
+        """Give the number that the 0 to 16 digits before each end make; 0 for none."""
+        longest = int(lengths.max())
+        inside = lengths if longest <= 8 else np.minimum(lengths, 8)
+        values = _eight_digits(self._words[ends - 8], inside)
+        if values is None:
+            return None
+        for digit in range(8, longest):
+            there = lengths > digit
+            value = self.letters[ends - (digit + 1)] - np.uint8(_ZERO)
+            value *= there
+            if value.max() > 9:
+                return None
+            values += value * np.int64(10**digit)
+        return values
+
+    def decimals(self, column: int) -> tuple[NDArray[np.float64], Ints]:
+        """Give a column of decimal numbers, and the rows whose number is left to the caller.
+
+        A number of at most 15 digits is the quotient of two integers that a float64 holds exactly,
+        so that the division rounds once, as `float` does (Clinger, 1990).
+        """
+        starts, ends = self.starts[column], self.ends[column]
+        first = self.letters[starts]
+        minus = first == _MINUS
+        starts = starts + (minus | (first == _PLUS))
+        dot = np.minimum(self._dots[np.searchsorted(self._dots, starts)], ends)
+        whole, part = dot - starts, np.maximum(ends - dot - 1, 0)
+        plain = (whole + part >= 1) & (whole + part <= _EXACT_DIGITS)
+        # Where there is more than digits, no digit is looked at; the caller has to.
+        whole_value = self._some_digits(dot, np.where(plain, whole, 0))
+        part_value = self._some_digits(ends, np.where(plain, part, 0))
+        known = plain & (whole_value >= 0) & (part_value >= 0)
+        values = (whole_value * _TENS[np.where(known, part, 0)] + part_value) / _TENS[
+            np.where(known, part, 0)
+        ]
+        return np.where(minus, -values, values), np.flatnonzero(~known)
+
+    def _some_digits(self, ends: Ints, lengths: Ints) -> Ints:
+        """Give the numbers as `_digits` does, and -1 where something else than digits stands."""
+        values = self._digits(ends, lengths)
+        if values is not None:
+            return values
+        low = _digit_flags(self._words[ends - 8], np.minimum(lengths, 8))
+        high = _digit_flags(self._words[ends - 16], np.maximum(lengths - 8, 0))
+        good = low & high
+        values = self._digits(ends, np.where(good, lengths, 0))
+        assert values is not None
+        return np.where(good, values, -1)
+
+    def text(self, row: int, column: int) -> str:
+        """Give one field."""
+        low, high = int(self.starts[column, row]) - _PAD, int(self.ends[column, row]) - _PAD
+        return self.data[low:high].decode()
+
+    def joined(self, column: int) -> tuple[bytes, Ints]:
+        """Give the fields of a column one after the other, and where each begins and ends."""
+        widths = self.ends[column] - self.starts[column]
+        bounds = np.concatenate([[0], np.cumsum(widths)])
+        place = np.repeat(self.starts[column] - bounds[:-1], widths)
+        place += np.arange(len(place))
+        return self.letters[place].tobytes(), bounds
+
+    def texts(self, column: int) -> list[str]:
+        """Give a column of strings."""
+        raw, bounds = self.joined(column)
+        places = bounds.tolist()
+        if not raw.isascii():
+            return [raw[i:j].decode() for i, j in pairwise(places)]
+        text = raw.decode("ascii")
+        return [text[i:j] for i, j in pairwise(places)]
+
+    def repeated(self, column: int) -> tuple[Ints, list[str]] | None:
+        """Give a column in which few strings occur again and again: codes, and the strings."""
+        starts, lengths = self.starts[column], self.ends[column] - self.starts[column]
+        longest = int(lengths.max())
+        if longest > _LONGEST_WORD:
+            return None
+        codes: Ints | None = None
+        for offset in range(0, max(longest, 1), 8):
+            inside = np.clip(lengths - offset, 0, 8)
+            place = np.minimum(starts + offset, len(self._words) - 1)
+            word = self._words[place] & (_ALL >> _bits(8 - inside))
+            if offset:
+                word[inside == 0] = 0
+            more, found = _factorized(word)
+            codes = more if codes is None else _factorized(codes * np.int64(found) + more)[0]
+        assert codes is not None
+        # Of several writes to one place the last stays: that of the first row with the code.
+        firsts = np.empty(int(codes.max()) + 1, dtype=np.int64)
+        firsts[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
+        return codes, [self.text(row, column) for row in firsts.tolist()]
+
+    def single(self, column: int, allowed: bytes) -> tuple[Ints, list[str]] | None:
+        """Give a column of single characters out of few: codes, and the characters."""
+        starts = self.starts[column]
+        table = np.full(256, -1, dtype=np.int64)
+        table[list(allowed)] = np.arange(len(allowed))
+        codes = table[self.letters[starts]]
+        if not (self.ends[column] - starts == 1).all() or codes.min() < 0:
+            return None
+        return codes, [chr(letter) for letter in allowed]
+
+
+def _factorized(values: NDArray[Any]) -> tuple[Ints, int]:
+    """Number equal values in the order of their first place; runs of them are looked at once."""
+    heads = np.flatnonzero(np.append(True, values[1:] != values[:-1]))
+    if len(heads) > len(values) // 8:
+        codes, found = pd.factorize(values)
+        return codes, len(found)
+    codes, found = pd.factorize(values[heads])
+    return np.repeat(codes, np.diff(heads, append=len(values))), len(found)
+
+
+def _bits(count: Ints) -> Words:
+    return (count * 8).view(_U)
+
+
+def _masked(word: Words, lengths: Ints) -> Words:
+    """Give the last ``lengths`` bytes as the values of digits, and 0 before them."""
+    # numpy shifts by 64 to 0, as it should be for no digit.
+    return (word ^ _U(0x3030303030303030)) & (_ALL << _bits(8 - lengths))
+
+
+def _digit_flags(word: Words, lengths: Ints) -> NDArray[np.bool_]:
+    digits = _masked(word, lengths)
+    flags: NDArray[np.bool_] = ((digits + _U(0x7676767676767676)) | digits) & _U(
+        0x8080808080808080
+    ) == 0
+    return flags
+
+
+def _eight_digits(word: Words, lengths: Ints) -> Ints | None:
+    """Give the numbers of at most 8 digits at the end of each word; None if other bytes stand."""
+    digits = _masked(word, lengths)
+    # A byte above 9 reaches 128 when 118 is added; one that carries has the bit set already.
+    high = digits + _U(0x7676767676767676)
+    high |= digits
+    high &= _U(0x8080808080808080)
+    if high.any():
+        return None
+    for factor, shift, mask in _STEPS:
+        upper = digits >> shift
+        digits *= factor
+        digits += upper
+        digits &= mask
+    return digits.view(np.int64)
