@@ -1,18 +1,21 @@
 """Windows of equal width: around summits, inside regions, and as base codes."""
 
 from collections.abc import Iterator, Mapping
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from data_tools.encode import gc_fraction
+from data_tools.counts import Counts
+from data_tools.encode import AMBIGUOUS, gc_fraction
 from data_tools.errors import InputError, RangeError
 from data_tools.genome import Genome
+from data_tools.policies import check_policy
 from data_tools.splits import check_chromosomes
 
-Edge = Literal["error", "drop"]
+Edge = Literal["error", "drop", "pad"]
+Outside = Literal["error", "pad"]
 
 _BYTES = 1 << 28
 """Most bases to hold at a time where a whole table is read."""
@@ -42,6 +45,7 @@ def summit_windows(
     width: int,
     *,
     on_edge: Edge = "error",
+    counts: Counts | None = None,
 ) -> pd.DataFrame:
     """Lay a window of equal width around the summit of each peak.
 
@@ -53,8 +57,13 @@ def summit_windows(
         Length of every chromosome in bases.
     width
         Width of a window in bases. The summit stands at offset ``width // 2``.
-    on_edge
-        What to do with a window that would leave its chromosome.
+    on_edge : {"error", "drop", "pad"}
+        What to do with a window that would leave its chromosome. ``"pad"`` keeps it, so that
+        starts may be negative and ends past the chromosome's: `window_codes` with
+        ``outside="pad"`` gives ambiguous bases there.
+    counts : Counts, optional
+        Learns how many were dropped or padded. Without it, what is dropped is told by the number
+        of rows alone.
 
     Returns
     -------
@@ -76,10 +85,7 @@ def summit_windows(
     """
     if width < 1:
         raise InputError(f"a window must be at least 1 base wide, not {width}")
-    if on_edge not in get_args(Edge):
-        raise InputError(
-            f"on_edge '{on_edge}' does not exist; choose one of {', '.join(get_args(Edge))}"
-        )
+    check_policy("on_edge", on_edge, Edge)
     check_chromosomes(list(dict.fromkeys(peaks["chrom"])), lengths)
     start = summits(peaks) - width // 2
     table = pd.DataFrame({"chrom": peaks["chrom"].to_numpy(), "start": start, "end": start + width})
@@ -92,7 +98,10 @@ def summit_windows(
             f"{lengths[str(first['chrom'])]} bases ({int(outside.sum())} such windows in all); "
             "use narrower windows or on_edge='drop'"
         )
-    return table.loc[~outside].reset_index(drop=True)
+    if counts is not None:
+        done = "padded" if on_edge == "pad" else "dropped"
+        counts.note(f"windows: {done}, past the end of the chromosome", int(outside.sum()))
+    return table if on_edge == "pad" else table.loc[~outside].reset_index(drop=True)
 
 
 def inside(windows: pd.DataFrame, regions: pd.DataFrame, margin: int = 0) -> NDArray[np.bool_]:
@@ -119,16 +128,49 @@ def inside(windows: pd.DataFrame, regions: pd.DataFrame, margin: int = 0) -> NDA
     return result
 
 
-def window_codes(genome: Genome, windows: pd.DataFrame, margin: int = 0) -> NDArray[np.uint8]:
-    """Base codes of the windows, widened by ``margin`` bases on both sides.
+def window_codes(
+    genome: Genome, windows: pd.DataFrame, margin: int = 0, *, outside: Outside = "error"
+) -> NDArray[np.uint8]:
+    r"""Base codes of the windows, widened by ``margin`` bases on both sides.
 
     One byte a base: hold these in memory and expand each batch with `data_tools.one_hot`.
+
+    Parameters
+    ----------
+    genome
+        Where the bases come from.
+    windows
+        ``chrom``, ``start``, ``end``, of equal width.
+    margin
+        Further bases on both sides.
+    outside : {"error", "pad"}
+        What to do with positions that the chromosome does not have: ``"pad"`` gives 4 there.
 
     Returns
     -------
     numpy.ndarray
         Shape (N, width + 2 * margin), in the order of the table.
+
+    Raises
+    ------
+    RangeError
+        With ``outside="error"``, for the first window that leaves its chromosome.
+    InputError
+        For windows of unequal width.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fasta = Path(folder) / "tiny.fa"
+    ...     _ = fasta.write_text(">a\nACGT\n")
+    ...     with Genome(fasta, cache_dir=folder) as genome:
+    ...         windows = pd.DataFrame({"chrom": ["a"], "start": [-1], "end": [3]})
+    ...         window_codes(genome, windows, outside="pad").tolist()
+    [[4, 0, 1, 2]]
     """
+    check_policy("outside", outside, Outside)
     width = (windows["end"] - windows["start"]).to_numpy()
     if len(windows) == 0:
         return np.empty((0, 2 * margin), dtype=np.uint8)
@@ -139,7 +181,27 @@ def window_codes(genome: Genome, windows: pd.DataFrame, margin: int = 0) -> NDAr
             f"{width[odd]}"
         )
     starts = windows["start"].to_numpy(dtype=np.int64) - margin
-    return genome.windows(windows["chrom"].to_numpy(), starts, int(width[0]) + 2 * margin)
+    chroms, size = windows["chrom"].to_numpy(), int(width[0]) + 2 * margin
+    if outside == "error":
+        return genome.windows(chroms, starts, size)
+    return _padded(genome, chroms, starts, size)
+
+
+def _padded(
+    genome: Genome, chroms: NDArray[np.object_], starts: NDArray[np.int64], size: int
+) -> NDArray[np.uint8]:
+    check_chromosomes(list(dict.fromkeys(chroms)), genome.lengths)
+    limits = np.array([genome.lengths[chrom] for chrom in chroms], dtype=np.int64)
+    whole = (starts >= 0) & (starts + size <= limits)
+    codes = np.full((len(starts), size), AMBIGUOUS, dtype=np.uint8)
+    if whole.any():
+        codes[whole] = genome.windows(chroms[whole], starts[whole], size)
+    for row in np.flatnonzero(~whole).tolist():
+        first, last = max(0, int(starts[row])), min(int(limits[row]), int(starts[row]) + size)
+        if first < last:
+            place = first - int(starts[row])
+            codes[row, place : place + last - first] = genome.codes(chroms[row], first, last)
+    return codes
 
 
 def window_codes_in_parts(

@@ -180,7 +180,8 @@ for _ in range(1500):
     if draw.random() < 0.3:
         copy = copy[: draw.randrange(len(copy))]
     for _ in range(draw.randint(0, 4) if copy else 0):
-        place = draw.randrange(min(600, len(copy))) if draw.random() < 0.5 else draw.randrange(len(copy))
+        head = min(600, len(copy)) if draw.random() < 0.5 else len(copy)
+        place = draw.randrange(head)
         copy[place] = draw.choice([0, 1, 255, draw.randrange(256)])
     path.write_bytes(copy)
     told.append(check_file(path).good)

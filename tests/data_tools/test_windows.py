@@ -130,7 +130,9 @@ def test_an_unknown_chromosome_is_an_error_that_names_the_nearest():
 
 
 def test_an_unknown_way_to_treat_edges_is_an_error_and_drops_nothing():
-    with pytest.raises(InputError, match=r"on_edge 'shift'.*error, drop"):
+    with pytest.raises(
+        InputError, match=r"on_edge='shift' does not exist: choose 'error', 'drop' or 'pad'"
+    ):
         summit_windows(peaks_at(2), LENGTHS, 10, on_edge="shift")
 
 
