@@ -140,7 +140,6 @@ def test_every_public_name_is_the_object_whatever_was_loaded_before(environment,
     classes = {name for name, kind in kinds.items() if kind == "type"}
     assert classes == {name for name in kinds if name[0].isupper()}
     assert {"Genome", "InputError", "Motif"} <= classes
-    assert {"Genome", "InputError", "Motif"} <= classes
     assert {kind for name, kind in kinds.items() if name not in classes} == {"function"}
 
 
