@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from data_tools.motifs import Motif, best_match, read_motif
     from data_tools.negatives import background_windows
     from data_tools.splits import block_split, chromosome_folds, whole_chromosomes
+    from data_tools.window_store import WindowStore, write_windows
     from data_tools.windows import summit_windows, window_codes, window_gc
 
 _HOMES = {
     "Genome": "genome",
     "Motif": "motifs",
+    "WindowStore": "window_store",
     "background_windows": "negatives",
     "best_match": "motifs",
     "block_split": "splits",
@@ -33,12 +35,14 @@ _HOMES = {
     "whole_chromosomes": "splits",
     "window_codes": "windows",
     "window_gc": "windows",
+    "write_windows": "window_store",
 }
 
 __all__ = [
     "Genome",
     "InputError",
     "Motif",
+    "WindowStore",
     "background_windows",
     "best_match",
     "block_split",
@@ -54,6 +58,7 @@ __all__ = [
     "whole_chromosomes",
     "window_codes",
     "window_gc",
+    "write_windows",
 ]
 
 

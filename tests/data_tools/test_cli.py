@@ -130,7 +130,7 @@ def test_every_public_name_is_the_object_whatever_was_loaded_before(environment,
     )
     kinds = dict(word.split(":") for word in python(code, environment))
     classes = {name for name, kind in kinds.items() if kind == "type"}
-    assert classes == {"Genome", "InputError", "Motif"}
+    assert classes == {"Genome", "InputError", "Motif", "WindowStore"}
     assert {kind for name, kind in kinds.items() if name not in classes} == {"function"}
 
 
