@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from data_tools.shuffle import kmer_shuffle
     from data_tools.splits import block_split, chromosome_folds, whole_chromosomes
     from data_tools.window_table import read_windows
+    from data_tools.window_store import WindowStore, write_windows
     from data_tools.windows import summit_windows, window_codes, window_gc
 
 _HOMES = {
@@ -32,6 +33,7 @@ _HOMES = {
     "Combat": "combat",
     "Genome": "genome",
     "Motif": "motifs",
+    "WindowStore": "window_store",
     "background_windows": "negatives",
     "balance": "negatives",
     "best_match": "motif_scan",
@@ -56,6 +58,7 @@ _HOMES = {
     "window_codes": "windows",
     "window_gc": "windows",
     "write_fold": "folds",
+    "write_windows": "window_store",
 }
 
 __all__ = [
@@ -64,6 +67,7 @@ __all__ = [
     "Genome",
     "InputError",
     "Motif",
+    "WindowStore",
     "background_windows",
     "balance",
     "best_match",
@@ -93,6 +97,7 @@ __all__ = [
     "window_codes",
     "window_gc",
     "write_fold",
+    "write_windows",
 ]
 
 

@@ -123,6 +123,15 @@ class Genome:
         total = sum(self.lengths.values())
         return f"Genome({str(self.path)!r}: {len(self.lengths)} chromosomes, {total:,} bases)"
 
+    @property
+    def digest(self) -> str:
+        """What stands for the content of the file, for the record of what was read.
+
+        bgzip: a digest of the checksums of all blocks, that is of every byte. 2bit: a digest of
+        all but the packed bases. Plain FASTA has no checksum: size and times of the file.
+        """
+        return self._store.digest
+
     def fetch(self, chrom: str, start: SupportsIndex, end: SupportsIndex) -> str:
         """Give the letters of a stretch exactly as they stand in the file, case kept.
 

@@ -39,6 +39,65 @@ def one_hot(codes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
+class EpochDraw:
+    """What chance decides of one training epoch: a function of seed and epoch alone.
+
+    It is drawn at once for all windows, so that whoever needs some of them, a worker or a whole
+    epoch, finds the same.
+
+    Attributes
+    ----------
+    order : Tensor
+        int64 of shape (N,): the windows as they are shown.
+    shift : Tensor
+        int64 of shape (N,): of each window, where in its margins it begins, 0 to 2 * margin.
+    reverse : Tensor
+        bool of shape (N,): whether it is shown as its reverse complement.
+    """
+
+    order: Tensor
+    shift: Tensor
+    reverse: Tensor
+
+    @classmethod
+    def of(cls, count: int, margin: int, seed: int, epoch: int) -> "EpochDraw":
+        """Draw for ``count`` windows."""
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        return cls(
+            torch.randperm(count, generator=generator),
+            torch.randint(0, 2 * margin + 1, (count,), generator=generator),
+            torch.rand(count, generator=generator) < 0.5,
+        )
+
+    def applied(
+        self, codes: Tensor, index: Tensor, width: int, device: torch.device | str = "cpu"
+    ) -> Tensor:
+        """Show the windows at an index, given by their codes, as drawn.
+
+        Parameters
+        ----------
+        codes
+            uint8 of shape (n, width + 2 * margin), of the windows at ``index``.
+        index
+            int64 of shape (n,).
+        width
+            Width of a window without its margins.
+        device
+            Of the result.
+
+        Returns
+        -------
+        Tensor
+            One-hot of shape (n, 4, width).
+        """
+        shifted = codes.gather(1, self.shift[index, None] + torch.arange(width))
+        x = one_hot(shifted.to(device))
+        flip = self.reverse[index].to(device)
+        # A, C, G, T stand so that turning both axes round is the reverse complement.
+        return torch.where(flip[:, None, None], x.flip(1, 2), x)
+
+
+@dataclass(frozen=True, eq=False)
 class LabelledWindows:
     """Windows of equal width with binary labels.
 
@@ -113,20 +172,12 @@ class LabelledWindows:
             For a batch size below 1.
         """
         _check_batch_size(batch_size)
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        order = torch.randperm(len(self), generator=generator)
-        shift = torch.randint(0, 2 * self.margin + 1, (len(self),), generator=generator)
-        reverse = torch.rand(len(self), generator=generator) < 0.5
-        positions = torch.arange(self.width)
+        draw = EpochDraw.of(len(self), self.margin, seed, epoch)
         for first in range(0, len(self), batch_size):
-            index = order[first : first + batch_size]
+            index = draw.order[first : first + batch_size]
             if len(index) == 1 < batch_size and len(self) > 1:
                 return
-            codes = self.codes[index].gather(1, shift[index, None] + positions)
-            x = one_hot(codes.to(device))
-            flip = reverse[index].to(device)
-            # A, C, G, T stand so that turning both axes round is the reverse complement.
-            x = torch.where(flip[:, None, None], x.flip(1, 2), x)
+            x = draw.applied(self.codes[index], index, self.width, device)
             yield x, self.labels[index].to(device)
 
     def in_order(

@@ -44,6 +44,11 @@ class FastaStore:
         self._current = (source, stamp)
         self.lengths = {record.name: record.length for record in self.layout.records}
 
+    @property
+    def digest(self) -> str:
+        """The lengths and checksums of all blocks of bgzip; of a plain file, size and times."""
+        return self.layout.digest
+
     def close(self) -> None:
         """Close the file; later reads raise `InputError`."""
         self._current[0].close()

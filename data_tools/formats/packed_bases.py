@@ -30,6 +30,31 @@ def unpacking(bases: bytes) -> NDArray[np.uint32]:
     return table.ravel()
 
 
+def pack(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pack values of two bits; what is lacking in the last byte of a row is 0.
+
+    Parameters
+    ----------
+    values : ndarray of uint8, shape (N, L)
+        0 to 3.
+
+    Returns
+    -------
+    ndarray of uint8, shape (N, ceil(L / 4))
+
+    Examples
+    --------
+    >>> pack(np.array([[0, 1, 2, 3, 3]], dtype=np.uint8)).tolist() == [[0b00_01_10_11, 0b11_000000]]
+    True
+    """
+    rows, length = values.shape
+    padded = np.zeros((rows, -(-length // 4) * 4), dtype=np.uint8)
+    padded[:, :length] = values
+    # Shifts each of the four bytes to its place in the highest, and nothing else there.
+    product = padded.view("<u4") * np.uint32(1 << 30 | 1 << 20 | 1 << 10 | 1)
+    return (product >> np.uint32(24)).astype(np.uint8)
+
+
 def unpack(packed: NDArray[np.uint8], table: NDArray[np.uint32]) -> NDArray[np.uint8]:
     """Unpack bytes through a table of `unpacking`.
 

@@ -27,6 +27,10 @@ class Store(Protocol):
     def layout(self) -> Index | str:
         """What is equal between two openings of a file in which no record moved; pickles."""
 
+    @property
+    def digest(self) -> str:
+        """What stands for the content, as well as the format allows; see `Genome.digest`."""
+
     def letters(self, rank: int, start: int, end: int) -> bytes:
         """Give a stretch of a record as letters, case kept."""
 

@@ -92,6 +92,11 @@ class TwoBitStore:
         self._current = (source, stamp)
         self.lengths = {record.name: record.length for record in self._records}
 
+    @property
+    def digest(self) -> str:
+        """All of the file but the packed bases."""
+        return f"2bit:{self.layout}"
+
     def close(self) -> None:
         """Close the file; later reads raise `InputError`."""
         self._current[0].close()
