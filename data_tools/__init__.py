@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "Fold": "folds",
     "Combat": "combat",
+    from data_tools.checking import check_file
+    from data_tools.counts import Counts
+    from data_tools.sequences import read_sequences
+    from data_tools.signal import open_signal
+    from data_tools.variants import read_variants
+    "Counts": "counts",
     "Genome": "genome",
     "Motif": "motifs",
     "WindowStore": "window_store",
@@ -38,11 +44,13 @@ _HOMES = {
     "balance": "negatives",
     "best_match": "motif_scan",
     "block_split": "splits",
+    "check_file": "checking",
     "chromosome_folds": "splits",
     "confounding": "combat",
     "fit_combat": "combat",
     "kmer_shuffle": "shuffle",
     "log_cpm": "combat",
+    "open_signal": "signal",
     "read_intervals": "intervals",
     "gc_stress_fold": "folds",
     "k_folds": "folds",
@@ -53,6 +61,8 @@ _HOMES = {
     "read_motifs": "motifs",
     "read_windows": "window_table",
     "scan": "motif_scan",
+    "read_sequences": "sequences",
+    "read_variants": "variants",
     "summit_windows": "windows",
     "whole_chromosomes": "splits",
     "window_codes": "windows",
@@ -64,6 +74,7 @@ _HOMES = {
 __all__ = [
     "Combat",
     "Fold",
+    "Counts",
     "Genome",
     "InputError",
     "Motif",
@@ -72,6 +83,7 @@ __all__ = [
     "balance",
     "best_match",
     "block_split",
+    "check_file",
     "chromosome_folds",
     "confounding",
     "decode",
@@ -90,6 +102,9 @@ __all__ = [
     "read_motif",
     "read_motifs",
     "read_windows",
+    "open_signal",
+    "read_sequences",
+    "read_variants",
     "reverse_complement",
     "scan",
     "summit_windows",

@@ -73,7 +73,7 @@ def read_sequences(
         Learns how many were read, dropped and why. Without it, what is dropped is a
         `DroppedWarning`.
     max_inflated : int, optional
-        To how many bytes a compressed file may inflate; 64 MiB or 200 times its size unless given.
+        To how many bytes a compressed file may inflate; 16 MiB or 200 times its size unless given.
 
     Returns
     -------
@@ -208,20 +208,22 @@ def _read(
 
 
 def _sound(record: Record, faults: Faults) -> bool:
-    before = faults.count
-    if not record.name:
-        faults.add(record.line, "the name is empty: give every sequence one")
-    elif not record.sequence:
+    letters = record.sequence
+    if record.name and letters.isascii() and not letters.encode().translate(None, LETTERS):
+        if letters:
+            return True
         faults.add(record.line, f"{shown(record.name)} has no sequence: add it or remove the name")
-    elif not record.sequence.isascii() or record.sequence.encode().translate(None, LETTERS):
-        odd = next(c for c in record.sequence if c.encode() not in LETTERS or not c.isascii())
+    elif not record.name:
+        faults.add(record.line, "the name is empty: give every sequence one")
+    else:
+        odd = next(c for c in letters if c.encode() not in LETTERS)
         rna = "; this is RNA, write T for U" if odd in "Uu" else ""
         faults.add(
             record.line,
             f"{shown(record.name)} holds the illegal character {odd!r} at position "
-            f"{record.sequence.index(odd) + 1}: only IUPAC letters of DNA{rna}",
+            f"{letters.index(odd) + 1}: only IUPAC letters of DNA{rna}",
         )
-    return faults.count == before
+    return False
 
 
 def _label_columns(faults: Faults, records: list[Record]) -> pd.DataFrame:

@@ -196,7 +196,7 @@ def open_signal(
         ``"match"`` reads ``1`` as ``chr1`` and ``MT`` as ``chrM``, or the reverse, where that is
         what the genome has.
     max_inflated : int, optional
-        To how many bytes a compressed bedGraph may inflate; 64 MiB or 200 times its size unless
+        To how many bytes a compressed bedGraph may inflate; 16 MiB or 200 times its size unless
         given.
 
     Returns

@@ -70,7 +70,7 @@ def read_variants(
         Learns how many alleles were read, dropped and why. Without it, what is dropped is a
         `DroppedWarning`.
     max_inflated : int, optional
-        To how many bytes a compressed file may inflate; 64 MiB or 200 times its size unless given.
+        To how many bytes a compressed file may inflate; 16 MiB or 200 times its size unless given.
 
     Returns
     -------

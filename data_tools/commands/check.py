@@ -28,7 +28,7 @@ def check(
         files: Files to check.
         genome: FASTA file against which intervals, variants and signal are checked.
         limit: Most faults of a file to tell one by one.
-        max_inflated: To how many bytes a compressed file may inflate; 64 MiB or 200 times its
+        max_inflated: To how many bytes a compressed file may inflate; 16 MiB or 200 times its
             size unless given.
     """
     from data_tools.checking import check_file

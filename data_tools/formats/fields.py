@@ -50,21 +50,19 @@ def data_rows(block: Block, skip: tuple[bytes, ...]) -> tuple[bytes, Ints]:
     letters = np.frombuffer(block.data, dtype=np.uint8)
     ends = np.flatnonzero(letters == _NEWLINE)
     starts = np.concatenate([[0], ends[:-1] + 1])
-    suspect = np.zeros(256, dtype=bool)
-    suspect[[_NEWLINE, *(word[0] for word in skip)]] = True
-    odd = np.flatnonzero(suspect[letters[starts]])
-    prefixes = (b"\n", *skip)
-    out = [
-        i
-        for i, start in zip(odd.tolist(), starts[odd].tolist(), strict=True)
-        if block.data.startswith(prefixes, start)
-    ]
+    first = letters[starts]
+    out = first == _NEWLINE
+    for word in skip:
+        begin = first == word[0]
+        if len(word) > 1:
+            rows = np.flatnonzero(begin).tolist()
+            begin[rows] = [block.data.startswith(word, start) for start in starts[begin].tolist()]
+        out |= begin
     numbers = np.arange(block.first, block.first + len(ends), dtype=np.int64)
-    if not out:
+    if not out.any():
         return block.data, numbers
-    cuts = np.concatenate([[0], np.stack([starts[out], ends[out] + 1], axis=1).ravel()])
-    bounds = np.append(cuts, len(block.data)).reshape(-1, 2).tolist()
-    return b"".join(block.data[low:high] for low, high in bounds), np.delete(numbers, out)
+    kept = letters[np.repeat(~out, ends - starts + 1)]
+    return kept.tobytes(), numbers[~out]
 
 
 class Fields:

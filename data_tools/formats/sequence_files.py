@@ -18,7 +18,7 @@ _FIELD_MAX = 1 << 28
 _GENBANK_LABELS = ("organism", "molecule_type")
 
 
-@dataclass
+@dataclass(slots=True)
 class Record:
     """A named sequence as it stands in a file; ``line`` is where it begins."""
 

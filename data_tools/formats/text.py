@@ -27,7 +27,7 @@ BLOCK = 1 << 21
 LINE_MAX = 1 << 26
 """Longest line that is read."""
 
-FREE = 1 << 26
+FREE = 1 << 24
 """Bytes to which any file may inflate."""
 
 RATIO = 200
@@ -61,7 +61,7 @@ def text_blocks(
     faults : Faults
         Learns of every line that is no text.
     max_inflated : int, optional
-        To how many bytes a compressed file may inflate. Default: 64 MiB, or 200 times what has
+        To how many bytes a compressed file may inflate. Default: 16 MiB, or 200 times what has
         been read of the file, whichever is more.
     size : int
         Bytes of a block.

@@ -254,6 +254,30 @@ def test_check_tells_fasta_by_its_name_in_either_case(call, small):
     assert call("check", "G.FASTA", cwd=small).stdout == "G.FASTA: good, 3 records, 2,022 bases\n"
 
 
+def test_check_tells_every_fault_of_several_files_and_ends_with_2_if_any_has_one(call, small):
+    (small / "many.bed").write_text("chr1\t5\t15\nchr1\t9\t5\nchr1\tx\t5\nchr9\t1\t2\nchr1\n")
+    finished = call("check", "many.bed", "p.bed", "--genome", "g.fa", "--limit", 3, cwd=small)
+    assert finished.returncode == 2
+    assert finished.stdout == "p.bed: good, 3 intervals on 1 chromosomes\n"
+    lines = finished.stderr.splitlines()
+    places = [line.removeprefix("data-tools: error: ").split(": ")[0] for line in lines]
+    assert places == ["many.bed:2", "many.bed:3", "many.bed:5", "many.bed"]
+    assert lines[3].endswith(": 1 further faults")
+
+
+def test_check_tells_formats_by_content_and_goes_on_after_a_file_that_is_not_there(call, small):
+    head = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+    (small / "v.txt").write_text(head + "chr2\t6\t.\tN\tT\t.\t.\t.\n")
+    (small / "s.csv").write_text("name,sequence\na,ACGT\n")
+    finished = call("check", "none.bed", "v.txt", "s.csv", "--genome", "g.fa", cwd=small)
+    assert finished.returncode == 2
+    assert finished.stdout.splitlines() == [
+        "v.txt: good, 1 alleles on 1 chromosomes",
+        "s.csv: good, 1 sequences, 4 bases",
+    ]
+    assert finished.stderr == "data-tools: error: none.bed: no such file: check the path\n"
+
+
 # --- mistakes --------------------------------------------------------------------------------
 
 
