@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from data_tools.motifs import Motif, best_match, read_motif
     from data_tools.negatives import background_windows
     from data_tools.shuffle import kmer_shuffle
+    from data_tools.simulation import (
+        Site,
+        Task,
+        World,
+        optimal_score,
+        plant_in_genome,
+        simulate_chromosome,
+        site_of,
+    )
     from data_tools.splits import block_split, chromosome_folds, whole_chromosomes
     from data_tools.windows import summit_windows, window_codes, window_gc
 
@@ -26,6 +35,9 @@ _HOMES = {
     "Combat": "combat",
     "Genome": "genome",
     "Motif": "motifs",
+    "Site": "simulation",
+    "Task": "simulation",
+    "World": "simulation",
     "background_windows": "negatives",
     "best_match": "motifs",
     "block_split": "splits",
@@ -34,8 +46,12 @@ _HOMES = {
     "fit_combat": "combat",
     "kmer_shuffle": "shuffle",
     "log_cpm": "combat",
+    "optimal_score": "simulation",
+    "plant_in_genome": "simulation",
     "read_intervals": "intervals",
     "read_motif": "motifs",
+    "simulate_chromosome": "simulation",
+    "site_of": "simulation",
     "summit_windows": "windows",
     "whole_chromosomes": "splits",
     "window_codes": "windows",
@@ -47,6 +63,9 @@ __all__ = [
     "Genome",
     "InputError",
     "Motif",
+    "Site",
+    "Task",
+    "World",
     "background_windows",
     "best_match",
     "block_split",
@@ -59,9 +78,13 @@ __all__ = [
     "kmer_shuffle",
     "log_cpm",
     "one_hot",
+    "optimal_score",
+    "plant_in_genome",
     "read_intervals",
     "read_motif",
     "reverse_complement",
+    "simulate_chromosome",
+    "site_of",
     "summit_windows",
     "whole_chromosomes",
     "window_codes",

@@ -5,6 +5,7 @@ from data_tools.commands.check import check
 from data_tools.commands.combat import combat
 from data_tools.commands.gc import gc
 from data_tools.commands.shuffle import shuffle
+from data_tools.commands.simulate import simulate
 from data_tools.commands.windows import windows
 
 DESCRIPTION = """Genomic files in, exact labelled windows out.
@@ -16,9 +17,10 @@ Examples:
   data-tools windows genome.fa.gz peaks.bed --width 1000 --background gc_matched --out windows.csv
   data-tools shuffle peaks.fa --k 2 --count 5 --out shuffled.fa
   data-tools combat genes.csv samples.csv --batch batch --keep sex --out clean.csv
+  data-tools simulate MA0139.jaspar --out world --gc 0.38 0.5 --confounding 0.5
 """
 
 
 def main() -> None:
     """Entry point."""
-    run("data-tools", DESCRIPTION, (windows, gc, check, shuffle, combat))
+    run("data-tools", DESCRIPTION, (windows, gc, check, shuffle, combat, simulate))

@@ -94,7 +94,7 @@ def mutated_chain(gc: ArrayLike, cpg: float = 1.0) -> Chain:
     """
     content = np.atleast_1d(np.asarray(gc, dtype=np.float64))
     if content.ndim != 1 or not ((content > 0) & (content < 1)).all():
-        raise InputError(f"GC fractions lie above 0 and below 1, got {gc}")
+        raise InputError(f"GC fractions lie above 0 and below 1, got {content}")
     if not 0 <= cpg <= 2:
         raise InputError(f"CpG observed over expected must be 0 to 2, not {cpg}")
     bases = np.stack([1 - content, content, content, 1 - content], axis=1) / 2
@@ -145,4 +145,5 @@ def _stationary(steps: FloatArray) -> FloatArray:
     system[:, 3] = 1
     right = np.zeros((len(steps), 4, 1))
     right[:, 3] = 1
-    return np.linalg.solve(system, right)[..., 0]
+    bases: FloatArray = np.linalg.solve(system, right)[..., 0].astype(np.float64)
+    return bases

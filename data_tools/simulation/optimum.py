@@ -93,7 +93,8 @@ def _log_ratio(codes: Codes, chain: Chain, site: Site) -> FloatArray:
     for share, table in ((site.forward, weights), (1 - site.forward, weights[::-1, ::-1])):
         if share > 0:
             strands.append(_match(codes, table, places) + background + np.log(share))
-    return np.asarray(logsumexp(np.concatenate(strands, axis=1), axis=1)) - np.log(len(places))
+    total: FloatArray = logsumexp(np.concatenate(strands, axis=1), axis=1)
+    return total - float(np.log(len(places)))
 
 
 def _match(codes: Codes, weights: FloatArray, places: NDArray[np.int64]) -> FloatArray:
@@ -114,7 +115,7 @@ def _across(codes: Codes, chain: Chain, places: NDArray[np.int64], size: int) ->
     end = places + size
     left, right = places > 0, end < width
     jump = np.log(np.linalg.matrix_power(chain.steps, size + 1))
-    ratio = before[:, places] - before[:, np.minimum(end + 1, width)]
+    ratio: FloatArray = before[:, places] - before[:, np.minimum(end + 1, width)]
     inner = left & right
     ratio[:, inner] += jump[rows, codes[:, places[inner] - 1], codes[:, end[inner]]]
     only = ~left & right

@@ -130,7 +130,7 @@ def test_every_public_name_is_the_object_whatever_was_loaded_before(environment,
     )
     kinds = dict(word.split(":") for word in python(code, environment))
     classes = {name for name, kind in kinds.items() if kind == "type"}
-    assert classes == {"Combat", "Genome", "InputError", "Motif"}
+    assert classes == {"Combat", "Genome", "InputError", "Motif", "Site", "Task", "World"}
     assert {kind for name, kind in kinds.items() if name not in classes} == {"function"}
 
 
@@ -270,8 +270,8 @@ def test_check_tells_fasta_by_its_name_in_either_case(call, small):
         ("windows g.fa", ["Missing", "BED or narrowPeak file"]),
         ("gc bad.fa", ["bad.fa", "'-'"]),
         ("check bad.bed", ["bad.bed:2:"]),
-        ("chekc p.bed", ["chekc", "windows, gc, check, shuffle, combat"]),
-        ("", ["windows, gc, check, shuffle, combat"]),
+        ("chekc p.bed", ["chekc", "windows, gc, check, shuffle, combat, simulate"]),
+        ("", ["windows, gc, check, shuffle, combat, simulate"]),
     ],
 )
 def test_a_mistake_is_one_line_on_stderr_with_exit_code_2_and_no_output(

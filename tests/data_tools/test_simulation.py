@@ -1,6 +1,11 @@
 """Simulated genomes have the stated composition, and the stated score is the best there is."""
 
 import itertools
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +17,7 @@ from scipy.stats import binom, chisquare
 from data_tools.encode import encode, reverse_complement
 from data_tools.errors import InputError
 from data_tools.genome import Genome
+from data_tools.intervals import read_intervals
 from data_tools.motifs import Motif
 from data_tools.simulation import (
     Site,
@@ -186,7 +192,9 @@ def test_simulated_log_odds_are_calibrated_under_gc_confounding_and_decoys():
         width=60,
         spacing=60,
     )
-    windows = pd.concat([simulate_chromosome(world, name).windows for name in "ab"], ignore_index=True)
+    windows = pd.concat(
+        [simulate_chromosome(world, name).windows for name in "ab"], ignore_index=True
+    )
     assert abs(windows["label"].mean() - 0.3) < 0.02
     chance = 1 / (1 + np.exp(-windows["score"]))
     for _, part in windows.groupby(pd.cut(chance, np.linspace(0, 1, 9))):
@@ -358,3 +366,88 @@ def test_planting_in_a_real_genome_changes_the_sites_and_nothing_else(tmp_path):
 def test_a_world_that_cannot_be_is_an_error_that_says_why(make, fault):
     with pytest.raises(InputError, match=fault):
         make()
+
+
+# --- the command -----------------------------------------------------------------------------
+
+
+def call(folder, *arguments):
+    return subprocess.run(
+        [Path(sys.executable).with_name("data-tools"), "simulate", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env=os.environ | {"SEQNORM_CACHE": str(folder / "cache")},
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rows = ["90 5 1 2", "4 80 1 30", "4 5 1 60", "2 10 97 8"]
+    lines = [f"{base} [ {row} ]" for base, row in zip("ACGT", rows, strict=True)]
+    (tmp_path / "m.jaspar").write_text("\n".join([">MA1 X", *lines]) + "\n")
+    return tmp_path
+
+
+def test_the_command_writes_a_world_that_can_be_scored_again_from_its_files(folder):
+    arguments = ["m.jaspar", "--out", "w", "--gc", 0.4, 0.5, "--length", 50000]
+    arguments += ["--decoys", 0.3, "--confounding", 0.5, "--reach", 30, "--seed", 3]
+    finished = call(folder, *arguments)
+    assert (finished.returncode, finished.stdout) == (0, "")
+    truth = tomllib.loads((folder / "w" / "truth.toml").read_text())
+    table = pd.read_csv(folder / "w" / "windows.tsv", sep="\t", keep_default_na=False)
+    assert truth["motif"] == "MA1 X"
+    assert truth["gc"] == {"chr1": 0.4, "chr2": 0.5}
+    assert finished.stderr == (
+        f"{len(table):,} windows, {table['label'].sum():,} of them with a site, in w\n"
+    )
+    site, decoy = (Site(np.array(truth[name]), truth["reach"]) for name in ("site", "decoy"))
+    with Genome(folder / "w" / "genome.fa", cache_dir=folder) as genome:
+        assert genome.lengths == {"chr1": 50_000, "chr2": 50_000}
+        codes = genome.windows(table["chrom"], table["start"], 200)
+        bed = read_intervals(folder / "w" / "sites.bed", genome)
+    chain = mutated_chain(table["background_gc"].to_numpy(), truth["cpg"])
+    score = optimal_score(codes, chain, site, decoy, truth["decoys"])
+    np.testing.assert_allclose(table["log_ratio"], score, atol=1e-5)
+    assert len(bed) == (table["planted"] != "").sum()
+    assert (bed["end"] - bed["start"] == 4).all()
+    again = call(folder, *["v" if word == "w" else word for word in arguments])
+    assert again.returncode == 0
+    for name in ("genome.fa", "windows.tsv", "sites.bed", "truth.toml"):
+        assert (folder / "w" / name).read_bytes() == (folder / "v" / name).read_bytes()
+
+
+def test_the_command_plants_in_windows_of_a_real_genome(folder):
+    letters = "".join(np.random.default_rng(0).choice(list("ACGT"), 5000))
+    (folder / "g.fa").write_text(f">c\n{letters}\n")
+    (folder / "b.bed").write_text("".join(f"c\t{at}\t{at + 100}\n" for at in range(0, 5000, 200)))
+    finished = call(folder, "m.jaspar", "--out", "w", "--background", "g.fa", "--windows", "b.bed")
+    assert finished.returncode == 0
+    table = pd.read_csv(folder / "w" / "windows.tsv", sep="\t")
+    with Genome(folder / "w" / "windows.fa", cache_dir=folder) as genome:
+        assert len(genome.lengths) == len(table) == 25
+        for row in table[table["label"] == 0].itertuples():
+            name = f"{row.chrom}:{row.start}-{row.end}"
+            assert genome.fetch(name, 0, 100) == letters[row.start : row.end]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        ("m.jaspar --out w --gc 1.5", "chr1: no isochores have mean GC 1.5"),
+        ("m.jaspar --out w --length 100", "chr1: 100 bases hold no window of 200"),
+        ("m.jaspar --out w --width 3 --spacing 9", "site of 4 bases does not fit a window of 3"),
+        ("m.jaspar --out w --windows b.bed", "give --background and --windows together"),
+        ("m.jaspar --out m.jaspar", "cannot be written"),
+        ("m.jaspar --out w --seed -1", "the seed must be 0 or more"),
+        ("m.jaspar --out w --decoys 2", "share of decoys must be 0 to 1"),
+        ("none.jaspar --out w", "none.jaspar: no such file"),
+    ],
+)
+def test_the_commands_mistakes_are_one_line_and_leave_no_truth(folder, arguments, fault):
+    finished = call(folder, *arguments.split())
+    assert (finished.returncode, finished.stdout) == (2, "")
+    assert fault in finished.stderr
+    assert len(finished.stderr.splitlines()) == 1
+    assert not list(folder.glob("w/*"))
