@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     from data_tools.motifs import Motif, read_motif, read_motifs
     from data_tools.negatives import background_windows, balance
     from data_tools.shuffle import kmer_shuffle
+    from data_tools.simulation import (
+        Site,
+        Task,
+        World,
+        optimal_score,
+        plant_in_genome,
+        simulate_chromosome,
+        site_of,
+    )
     from data_tools.splits import block_split, chromosome_folds, whole_chromosomes
     from data_tools.window_table import read_windows
     from data_tools.window_store import WindowStore, write_windows
@@ -40,6 +49,9 @@ _HOMES = {
     "Genome": "genome",
     "Motif": "motifs",
     "WindowStore": "window_store",
+    "Site": "simulation",
+    "Task": "simulation",
+    "World": "simulation",
     "background_windows": "negatives",
     "balance": "negatives",
     "best_match": "motif_scan",
@@ -51,6 +63,8 @@ _HOMES = {
     "kmer_shuffle": "shuffle",
     "log_cpm": "combat",
     "open_signal": "signal",
+    "optimal_score": "simulation",
+    "plant_in_genome": "simulation",
     "read_intervals": "intervals",
     "gc_stress_fold": "folds",
     "k_folds": "folds",
@@ -63,6 +77,8 @@ _HOMES = {
     "scan": "motif_scan",
     "read_sequences": "sequences",
     "read_variants": "variants",
+    "simulate_chromosome": "simulation",
+    "site_of": "simulation",
     "summit_windows": "windows",
     "whole_chromosomes": "splits",
     "window_codes": "windows",
@@ -79,6 +95,9 @@ __all__ = [
     "InputError",
     "Motif",
     "WindowStore",
+    "Site",
+    "Task",
+    "World",
     "background_windows",
     "balance",
     "best_match",
@@ -98,6 +117,8 @@ __all__ = [
     "near_duplicates",
     "one_hot",
     "read_fold",
+    "optimal_score",
+    "plant_in_genome",
     "read_intervals",
     "read_motif",
     "read_motifs",
@@ -107,6 +128,8 @@ __all__ = [
     "read_variants",
     "reverse_complement",
     "scan",
+    "simulate_chromosome",
+    "site_of",
     "summit_windows",
     "whole_chromosomes",
     "window_codes",

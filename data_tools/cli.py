@@ -7,6 +7,7 @@ from data_tools.commands.gc import gc
 from data_tools.commands.negatives import negatives
 from data_tools.commands.shuffle import shuffle
 from data_tools.commands.split import split
+from data_tools.commands.simulate import simulate
 from data_tools.commands.windows import windows
 
 DESCRIPTION = """Genomic files in, exact labelled windows out.
@@ -20,6 +21,7 @@ Examples:
   data-tools split genome.fa.gz --windows labelled.csv --out folds
   data-tools shuffle peaks.fa --k 2 --count 5 --out shuffled.fa
   data-tools combat genes.csv samples.csv --batch batch --keep sex --out clean.csv
+  data-tools simulate MA0139.jaspar --out world --gc 0.38 0.5 --confounding 0.5
 """
 
 

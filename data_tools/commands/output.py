@@ -11,6 +11,9 @@ from data_tools.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+LINE = 60
+"""Bases a line of FASTA."""
+
 
 def write(table: "pd.DataFrame", out: Path | None) -> None:
     """Write a table as CSV: to a file, whole or not at all, or to stdout."""
@@ -28,6 +31,12 @@ def write_text(parts: Iterable[str], out: Path | None) -> None:
         write_atomic(out, (part.encode() for part in parts))
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror})") from error
+
+
+def fasta_record(name: str, letters: str) -> str:
+    """A record of FASTA, in lines of 60 bases."""
+    lines = (letters[at : at + LINE] for at in range(0, len(letters), LINE))
+    return "\n".join([f">{name}", *lines, ""])
 
 
 def note(line: str) -> None:

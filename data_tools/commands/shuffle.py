@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from data_tools.commands.output import note, write_text
+from data_tools.commands.output import fasta_record, note, write_text
 from data_tools.commands.progress import shown
 
 if TYPE_CHECKING:
     from data_tools.genome import Genome
-
-LINE = 60
-"""Bases a line of the output."""
 
 TOGETHER = 1 << 24
 """Bases shuffled at a time."""
@@ -68,8 +65,7 @@ def _records(source: "Genome", k: int, count: int, seed: int) -> Iterator[str]:
         streams = np.array([_stream(name) for name in names], dtype=np.uint64)
         for name, shuffles in zip(names, kmer_shuffle(codes, k, count, seed, streams), strict=True):
             for number, row in enumerate(shuffles, start=1):
-                letters = decode(row[: source.lengths[name]])
-                yield f">{name}_shuffle{number}\n" + _wrapped(letters)
+                yield fasta_record(f"{name}_shuffle{number}", decode(row[: source.lengths[name]]))
 
 
 def _batches(lengths: dict[str, int], count: int) -> Iterator[list[str]]:
@@ -89,8 +85,3 @@ def _batches(lengths: dict[str, int], count: int) -> Iterator[list[str]]:
 def _stream(name: str) -> int:
     """A number of 63 bits that the name alone decides."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) >> 1
-
-
-def _wrapped(letters: str) -> str:
-    lines = (letters[at : at + LINE] for at in range(0, len(letters), LINE))
-    return "".join(f"{line}\n" for line in lines)
