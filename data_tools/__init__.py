@@ -13,7 +13,9 @@ from data_tools.errors import InputError
 from data_tools.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from data_tools.checking import check_file
     from data_tools.combat import Combat, confounding, fit_combat, log_cpm
+    from data_tools.counts import Counts
     from data_tools.duplicates import near_duplicates
     from data_tools.folds import Fold, gc_stress_fold, k_folds, read_fold, write_fold
     from data_tools.genome import Genome
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
     from data_tools.motif_scan import best_match, scan
     from data_tools.motifs import Motif, read_motif, read_motifs
     from data_tools.negatives import background_windows, balance
+    from data_tools.sequences import read_sequences
     from data_tools.shuffle import kmer_shuffle
+    from data_tools.signal import open_signal
     from data_tools.simulation import (
         Site,
         Task,
@@ -33,24 +37,20 @@ if TYPE_CHECKING:
         site_of,
     )
     from data_tools.splits import block_split, chromosome_folds, whole_chromosomes
-    from data_tools.window_table import read_windows
+    from data_tools.variants import read_variants
     from data_tools.window_store import WindowStore, write_windows
+    from data_tools.window_table import read_windows
     from data_tools.windows import summit_windows, window_codes, window_gc
 
 _HOMES = {
-    "Fold": "folds",
     "Combat": "combat",
-    from data_tools.checking import check_file
-    from data_tools.counts import Counts
-    from data_tools.sequences import read_sequences
-    from data_tools.signal import open_signal
-    from data_tools.variants import read_variants
     "Counts": "counts",
+    "Fold": "folds",
     "Genome": "genome",
     "Motif": "motifs",
-    "WindowStore": "window_store",
     "Site": "simulation",
     "Task": "simulation",
+    "WindowStore": "window_store",
     "World": "simulation",
     "background_windows": "negatives",
     "balance": "negatives",
@@ -60,23 +60,23 @@ _HOMES = {
     "chromosome_folds": "splits",
     "confounding": "combat",
     "fit_combat": "combat",
+    "gc_stress_fold": "folds",
+    "k_folds": "folds",
     "kmer_shuffle": "shuffle",
     "log_cpm": "combat",
+    "motif_logo": "logo",
+    "near_duplicates": "duplicates",
     "open_signal": "signal",
     "optimal_score": "simulation",
     "plant_in_genome": "simulation",
-    "read_intervals": "intervals",
-    "gc_stress_fold": "folds",
-    "k_folds": "folds",
-    "motif_logo": "logo",
-    "near_duplicates": "duplicates",
     "read_fold": "folds",
+    "read_intervals": "intervals",
     "read_motif": "motifs",
     "read_motifs": "motifs",
-    "read_windows": "window_table",
-    "scan": "motif_scan",
     "read_sequences": "sequences",
     "read_variants": "variants",
+    "read_windows": "window_table",
+    "scan": "motif_scan",
     "simulate_chromosome": "simulation",
     "site_of": "simulation",
     "summit_windows": "windows",
@@ -89,14 +89,14 @@ _HOMES = {
 
 __all__ = [
     "Combat",
-    "Fold",
     "Counts",
+    "Fold",
     "Genome",
     "InputError",
     "Motif",
-    "WindowStore",
     "Site",
     "Task",
+    "WindowStore",
     "World",
     "background_windows",
     "balance",
@@ -116,16 +116,16 @@ __all__ = [
     "motif_logo",
     "near_duplicates",
     "one_hot",
-    "read_fold",
+    "open_signal",
     "optimal_score",
     "plant_in_genome",
+    "read_fold",
     "read_intervals",
     "read_motif",
     "read_motifs",
-    "read_windows",
-    "open_signal",
     "read_sequences",
     "read_variants",
+    "read_windows",
     "reverse_complement",
     "scan",
     "simulate_chromosome",

@@ -6,8 +6,8 @@ from data_tools.commands.combat import combat
 from data_tools.commands.gc import gc
 from data_tools.commands.negatives import negatives
 from data_tools.commands.shuffle import shuffle
-from data_tools.commands.split import split
 from data_tools.commands.simulate import simulate
+from data_tools.commands.split import split
 from data_tools.commands.windows import windows
 
 DESCRIPTION = """Genomic files in, exact labelled windows out.
@@ -27,4 +27,5 @@ Examples:
 
 def main() -> None:
     """Entry point."""
-    run("data-tools", DESCRIPTION, (windows, negatives, split, gc, check, shuffle, combat))
+    commands = (check, gc, windows, negatives, split, shuffle, simulate, combat)
+    run("data-tools", DESCRIPTION, commands)

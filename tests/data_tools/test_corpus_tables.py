@@ -188,8 +188,6 @@ for _ in range(1000):
     if draw.random() < 0.3:
         copy = copy[: draw.randrange(len(copy))]
     for _ in range(draw.randint(0, 4) if copy else 0):
-        head = min(600, len(copy)) if draw.random() < 0.5 else len(copy)
-        place = draw.randrange(head)
         place = draw.randrange(min(draw.choice([600, len(copy)]), len(copy)))
         copy[place] = draw.choice([0, 1, 255, draw.randrange(256)])
     path.write_bytes(copy)
