@@ -216,15 +216,16 @@ def _random_order(graph: Graphs, rows: IntArray, keys: Words) -> NDArray[Any]:
     width = graph.template.shape[1]
     order = np.empty((len(rows), width), dtype=layout.target_dtype)
     trails, slots = _last_exits(graph, rows, child_keys(keys, _TREE))
+    own, ties = child_keys(keys, _ORDER), child_keys(keys, _TIES)
     step = max(1, _CACHED // width)
     for lo in range(0, len(rows), step):
         part = slice(lo, lo + step)
-        drawn = _random_bits(layout, child_keys(keys[part], _ORDER), width)
+        drawn = _random_bits(layout, own[part], width)
         drawn |= graph.template[rows[part]]
         mine = slice(*np.searchsorted(trails, [lo, lo + step]))
         drawn[trails[mine] - lo, slots[mine]] |= layout.dtype(layout.last)
         drawn.sort(axis=1)
-        _break_ties(drawn, layout, child_keys(keys[part], _TIES))
+        _break_ties(drawn, layout, ties[part])
         drawn &= layout.dtype((1 << layout.target_bits) - 1)
         order[part] = drawn
     return order
