@@ -79,12 +79,11 @@ class Blocks:
             starts, ends = self._kept or self._read(
                 source, number, min(number + _PAGE, self.count), None
             )
-            lo, hi = ends.searchsorted(start, "right"), starts.searchsorted(end, "left")
-            yield from zip(
-                np.maximum(starts[lo:hi] - start, 0).tolist(),
-                (np.minimum(ends[lo:hi], end) - start).tolist(),
-                strict=True,
-            )
+            # Bisection of a thousand plain numbers is quicker than a call of NumPy.
+            told = memoryview(starts), memoryview(ends)
+            lo, hi = bisect_right(told[1], start), bisect_left(told[0], end)
+            for at in range(lo, hi):
+                yield max(told[0][at] - start, 0), min(told[1][at], end) - start
 
     def _read(
         self, source: PlainBytes, number: int, stop: int, digest: _Hash | None
