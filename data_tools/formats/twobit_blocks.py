@@ -80,10 +80,9 @@ class Blocks:
                 source, number, min(number + _PAGE, self.count), None
             )
             # Bisection of a thousand plain numbers is quicker than a call of NumPy.
-            told = memoryview(starts), memoryview(ends)
-            lo, hi = bisect_right(told[1], start), bisect_left(told[0], end)
-            for at in range(lo, hi):
-                yield max(told[0][at] - start, 0), min(told[1][at], end) - start
+            begin, stop = starts.data, ends.data
+            for at in range(bisect_right(stop, start), bisect_left(begin, end)):
+                yield max(begin[at] - start, 0), min(stop[at], end) - start
 
     def _read(
         self, source: PlainBytes, number: int, stop: int, digest: _Hash | None
