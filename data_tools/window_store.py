@@ -17,13 +17,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from data_tools.encode import AMBIGUOUS, Codes
 from data_tools.errors import ChangedFileError, InputError, RangeError, unknown_chromosome
-from data_tools.formats.packed_bases import pack, unpack, unpacking
+from data_tools.formats.packed_bases import pack, unpack
 from data_tools.formats.window_files import NewFolder, WindowFiles, new_folder, read_window_files
 from data_tools.genome import Genome
 from data_tools.windows import window_codes
 
 _BYTES = 1 << 25
-_CODES = unpacking(bytes([0, 1, 2, 3]))
 
 
 def write_windows(
@@ -252,7 +251,7 @@ class WindowStore:
         files = self._files
         rows = files.rows[self._checked(index)]
         length = self.width + 2 * self.margin
-        codes = unpack(files.bases[rows], _CODES)[:, :length]
+        codes = unpack(files.bases[rows])[:, :length]
         if len(files.unknown_rows):
             at = np.minimum(files.unknown_rows.searchsorted(rows), len(files.unknown_rows) - 1)
             hit = np.flatnonzero(files.unknown_rows[at] == rows)

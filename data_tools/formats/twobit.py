@@ -25,7 +25,7 @@ from data_tools.encode import AMBIGUOUS, Codes
 from data_tools.errors import FormatError
 from data_tools.formats.byte_source import PlainBytes
 from data_tools.formats.fasta_index import RECORDS_MAX, TOO_MANY
-from data_tools.formats.packed_bases import unpack, unpacking
+from data_tools.formats.packed_bases import pack, unpack
 from data_tools.formats.twobit_blocks import Blocks
 
 _LITTLE, _BIG = bytes.fromhex("4327411a"), bytes.fromhex("1a412743")
@@ -34,9 +34,11 @@ _BUFFER = 1 << 16
 _LOWER = 0x20
 _REMEDY = "make it anew with faToTwoBit"
 
-# The format counts T, C, A, G.
-_CODES = unpacking(bytes([3, 1, 0, 2]))
-_LETTERS = unpacking(b"TCAG")
+# The format counts T, C, A, G: for `bytes.translate`, of a packed byte and of a value.
+_TO_CODES = pack(
+    np.array([3, 1, 0, 2], dtype=np.uint8)[unpack(np.arange(256, dtype=np.uint8)[:, None])]
+).tobytes()
+_TO_LETTERS = b"TCAG" + bytes(252)
 
 
 def is_two_bit(source: PlainBytes) -> bool:
@@ -104,7 +106,8 @@ class TwoBitStore:
     def letters(self, rank: int, start: int, end: int) -> bytes:
         """Give the letters of a stretch of a record: N where unknown, small where masked."""
         record, source = self._records[rank], self._source()
-        letters = _unpack(source, record, start, end, _LETTERS)
+        values = _unpacked(source, record, start, end, None)
+        letters = np.frombuffer(bytearray(values).translate(_TO_LETTERS), dtype=np.uint8)
         for lo, hi in record.unknown.within(source, start, end):
             letters[lo:hi] = ord("N")
         for lo, hi in record.masked.within(source, start, end):
@@ -114,7 +117,7 @@ class TwoBitStore:
     def codes(self, rank: int, start: int, end: int) -> Codes:
         """Give a stretch of a record as codes."""
         record, source = self._records[rank], self._source()
-        codes = _unpack(source, record, start, end, _CODES)
+        codes = _unpacked(source, record, start, end, _TO_CODES)
         for lo, hi in record.unknown.within(source, start, end):
             codes[lo:hi] = AMBIGUOUS
         return codes
@@ -132,12 +135,13 @@ class TwoBitStore:
         return source
 
 
-def _unpack(
-    source: PlainBytes, record: Record, start: int, end: int, table: NDArray[np.uint32]
+def _unpacked(
+    source: PlainBytes, record: Record, start: int, end: int, table: bytes | None
 ) -> NDArray[np.uint8]:
+    """Give the values of a stretch, the packed bytes sent through a table."""
     first, stop = start // 4, (end + 3) // 4
-    packed = np.frombuffer(source.read(record.packed + first, record.packed + stop), np.uint8)
-    return unpack(packed, table)[start - 4 * first : end - 4 * first]
+    packed = source.read(record.packed + first, record.packed + stop).translate(table)
+    return unpack(np.frombuffer(packed, dtype=np.uint8))[start - 4 * first : end - 4 * first]
 
 
 def read_layout(source: PlainBytes) -> Layout:
