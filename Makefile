@@ -6,7 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-KERNELS := $(wildcard $(addprefix seqnorm/backends/native/src/,*.cpp *.h CMakeLists.txt))
+KERNELS := CMakeLists.txt $(wildcard $(foreach place,seqnorm/backends/native/src data_tools/kernels/src,\
+  $(addprefix $(place)/,*.cpp *.h CMakeLists.txt)))
 
 .PHONY: help demo test test-gpu bench-cpu bench-gpu install check clean
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     )
     from data_tools.splits import block_split, chromosome_folds, whole_chromosomes
     from data_tools.variants import read_variants
-    from data_tools.window_store import WindowStore, write_windows
+    from data_tools.window_store import WindowStore, write_window_store
     from data_tools.window_table import read_windows
     from data_tools.windows import summit_windows, window_codes, window_gc
 
@@ -84,7 +84,7 @@ _HOMES = {
     "window_codes": "windows",
     "window_gc": "windows",
     "write_fold": "folds",
-    "write_windows": "window_store",
+    "write_window_store": "window_store",
 }
 
 __all__ = [
@@ -135,7 +135,7 @@ __all__ = [
     "window_codes",
     "window_gc",
     "write_fold",
-    "write_windows",
+    "write_window_store",
 ]
 
 

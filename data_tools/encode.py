@@ -195,18 +195,17 @@ def one_hot(
 
 def _expand(codes: Codes, out: NDArray[Any]) -> None:
     """Write the one-hot form of codes (N, L) into out (N, 4, L)."""
-    if out.dtype.itemsize == 1:
-        # A bool is one byte, 0 or 1: comparing straight into the output saves a pass.
-        flags = out.view(np.bool_)
-        for base in range(4):
-            np.equal(codes, base, out=flags[:, base])
-        return
-    # Blocks that fit the cache: the comparison is read again while it is still near.
+    # A bool is one byte, 0 or 1: comparing straight into such an output saves a pass.
+    flags = out.view(np.bool_) if out.dtype.itemsize == 1 else None
+    # Blocks that fit the cache: the codes are read four times, a comparison once more.
     rows = max(1, (1 << 17) // max(1, codes.shape[1]))
     for lo in range(0, len(codes), rows):
         block = codes[lo : lo + rows]
         for base in range(4):
-            out[lo : lo + rows, base] = block == base
+            if flags is None:
+                out[lo : lo + rows, base] = block == base
+            else:
+                np.equal(block, base, out=flags[lo : lo + rows, base])
 
 
 def _encode_many(seqs: list[Any]) -> Codes:

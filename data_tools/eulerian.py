@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data_tools import kernels
 from data_tools.counter_random import Words, child_keys, uniforms, words
 from data_tools.encode import Codes
 
@@ -152,18 +153,12 @@ def graphs(codes: Codes, lengths: IntArray, k: int) -> Graphs:
     found: NDArray[Any] = codes[:, :widest].astype(small)
     for offset in range(1, k):
         found = (found << small(2)) | codes[:, offset : offset + widest]
-    rows = np.arange(len(codes))
-    place = found + rows[:, None] * (4 * vertices)
     template = layout.keys_of_words()[found]
     if edges[-1] < widest:
-        beyond = np.arange(widest) >= edges[:, None]
-        template[beyond] = np.iinfo(layout.dtype).max
-        place[beyond] = 4 * vertices * len(codes)
-    size = 4 * vertices * len(codes)
-    counts = np.bincount(place.ravel(), minlength=size + 1)[:size]
-    # Of several equal edges any may stand for all: the last one written stays.
-    slots = np.empty(size + 1, dtype=np.int32)
-    slots[place] = np.arange(widest, dtype=np.int32)
+        template[np.arange(widest) >= edges[:, None]] = np.iinfo(layout.dtype).max
+    counter = kernels.count_edges if kernels.available() else _count_edges
+    counts, slots = counter(found, edges, 4 * vertices)
+    rows = np.arange(len(codes))
     shape = (len(codes), vertices, 4)
     return Graphs(
         first=found[:, 0].astype(np.int64) >> 2,
@@ -171,9 +166,24 @@ def graphs(codes: Codes, lengths: IntArray, k: int) -> Graphs:
         edges=edges,
         template=template,
         exits=np.cumsum(counts.reshape(shape), axis=2, dtype=np.int32),
-        slots=slots[:size].reshape(shape),
+        slots=slots.reshape(shape),
         layout=layout,
     )
+
+
+def _count_edges(
+    found: NDArray[Any], edges: IntArray, numbers: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The same as `data_tools.kernels.count_edges`."""
+    number, widest = found.shape
+    place = found + np.arange(number)[:, None] * numbers
+    place[np.arange(widest) >= edges[:, None]] = numbers * number
+    size = numbers * number
+    counts = np.bincount(place.ravel(), minlength=size + 1)[:size].astype(np.int32)
+    # Of several equal edges any may stand for all: the last one written stays.
+    slots = np.zeros(size + 1, dtype=np.int32)
+    slots[place] = np.arange(widest, dtype=np.int32)
+    return counts.reshape(number, -1), slots[:size].reshape(number, -1)
 
 
 def random_trails(graph: Graphs, rows: IntArray, keys: Words) -> NDArray[Any]:
@@ -201,6 +211,8 @@ def random_trails(graph: Graphs, rows: IntArray, keys: Words) -> NDArray[Any]:
         order = _random_order(graph, rows[part], keys[part])
         if graph.vertices == 1:
             result[part] = order
+        elif kernels.available():
+            result[part] = _walk_compiled(graph, rows[part], order)
         else:
             walk = _walk_one_by_one if few else _walk_together
             result[part] = walk(graph, rows[part], order)
@@ -299,6 +311,11 @@ def _on_cycles(parents: IntArray) -> NDArray[np.bool_]:
 
 
 # --- the walk --------------------------------------------------------------------------------
+
+
+def _walk_compiled(graph: Graphs, rows: IntArray, order: NDArray[Any]) -> NDArray[Any]:
+    starts = np.cumsum(graph.counts, axis=1, dtype=np.int32) - graph.counts
+    return kernels.walk(order, starts, rows, graph.first, graph.edges[rows])
 
 
 def _walk_one_by_one(graph: Graphs, rows: IntArray, order: NDArray[Any]) -> NDArray[Any]:

@@ -26,7 +26,8 @@ from data_tools.formats.store import Store, open_store
 
 # Windows this near to each other are read in one span: skipping less costs more than reading.
 _GAP = 1 << 16
-_SPAN = 1 << 24
+# Spans that fit the caches, of which the next uses the same memory again.
+_SPAN = 1 << 22
 _GATHER_BYTES = 1 << 22
 
 

@@ -25,7 +25,7 @@ from data_tools.windows import window_codes
 _BYTES = 1 << 25
 
 
-def write_windows(
+def write_window_store(
     path: str | os.PathLike[str],
     genome: Genome,
     windows: pd.DataFrame,
@@ -68,7 +68,7 @@ def write_windows(
     >>> _ = (folder / "tiny.fa").write_text(">chr1\nACGTNACGTT\n")
     >>> table = pd.DataFrame({"chrom": "chr1", "start": [5, 2], "end": [9, 6], "label": [1, 0]})
     >>> with Genome(folder / "tiny.fa", cache_dir=folder) as genome:
-    ...     write_windows(folder / "tiny.windows", genome, table)
+    ...     write_window_store(folder / "tiny.windows", genome, table)
     >>> store = WindowStore(folder / "tiny.windows")
     >>> store.codes([0, 1]).tolist(), store.column("label").tolist()
     ([[0, 1, 2, 3], [2, 3, 4, 0]], [1, 0])
@@ -169,7 +169,7 @@ def _plain(place: Path, name: str, column: pd.Series[Any]) -> NDArray[Any]:
 
 
 class WindowStore:
-    """Windows that `write_windows` wrote, for reading at any index.
+    """Windows that `write_window_store` wrote, for reading at any index.
 
     Parameters
     ----------
@@ -200,7 +200,7 @@ class WindowStore:
 
     Examples
     --------
-    See `write_windows`.
+    See `write_window_store`.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

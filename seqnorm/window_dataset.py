@@ -23,7 +23,7 @@ class WindowBatches(Dataset[tuple[Tensor, Tensor]]):
     Parameters
     ----------
     path : path
-        The folder that `data_tools.write_windows` wrote.
+        The folder that `data_tools.write_window_store` wrote.
     batch_size : int
         Windows a batch; the last one may be smaller.
     seed : int, optional
@@ -52,12 +52,12 @@ class WindowBatches(Dataset[tuple[Tensor, Tensor]]):
     >>> from pathlib import Path
     >>> import pandas as pd
     >>> from torch.utils.data import DataLoader
-    >>> from data_tools import Genome, write_windows
+    >>> from data_tools import Genome, write_window_store
     >>> folder = Path(tempfile.mkdtemp())
     >>> _ = (folder / "tiny.fa").write_text(">chr1\nACGTNACGTT\n")
     >>> table = pd.DataFrame({"chrom": "chr1", "start": [1, 2], "end": [5, 6], "label": [1, 0]})
     >>> with Genome(folder / "tiny.fa", cache_dir=folder) as genome:
-    ...     write_windows(folder / "tiny.windows", genome, table, margin=1)
+    ...     write_window_store(folder / "tiny.windows", genome, table, margin=1)
     >>> batches = WindowBatches(folder / "tiny.windows", batch_size=2, seed=0)
     >>> batches.set_epoch(3)
     >>> for x, y in DataLoader(batches, batch_size=None):

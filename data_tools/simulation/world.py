@@ -170,7 +170,7 @@ def simulate_chromosome(world: World, name: str) -> Chromosome:
         on the chromosome (-1 for none) and ``planted_strand``; ``log_ratio``, the optimal score
         of the bases alone; ``prior_log_odds``, what the isochore's GC says of the label; and
         ``score``, their sum, the log odds that the window is positive, which nothing beats.
-        Memory: some 10 bytes a base, and 400 a window.
+        Memory: some 20 bytes a base, and 400 a window.
 
     Examples
     --------

@@ -16,7 +16,7 @@ from data_tools import window_store
 from data_tools.errors import ChangedFileError, FormatError, InputError, RangeError
 from data_tools.formats import window_files
 from data_tools.genome import Genome
-from data_tools.window_store import WindowStore, write_windows
+from data_tools.window_store import WindowStore, write_window_store
 from data_tools.windows import window_codes
 
 quick = settings(
@@ -57,7 +57,7 @@ def genome(tmp_path_factory):
 def written(genome, tmp_path):
     """A store of 100 windows of 50 bases with a margin of 7, and their table."""
     table = random_windows(LENGTHS, 100, 50, 7)
-    write_windows(tmp_path / "x.windows", genome, table, margin=7)
+    write_window_store(tmp_path / "x.windows", genome, table, margin=7)
     return tmp_path / "x.windows", table
 
 
@@ -79,7 +79,7 @@ def test_any_index_gives_the_bases_of_the_genome(
     with random_genome(folder, LENGTHS, unknown) as genome, pytest.MonkeyPatch.context() as patch:
         patch.setattr(window_store, "_BYTES", step)
         patch.setattr(window_files, "_CHUNK", 3)
-        write_windows(folder / "s", genome, table, margin=margin)
+        write_window_store(folder / "s", genome, table, margin=margin)
         store = WindowStore(folder / "s")
         truth = window_codes(genome, table, margin)
     found = store.codes(np.array(index, dtype=int))
@@ -104,14 +104,14 @@ def test_progress_is_told_up_to_the_last_window(genome, tmp_path, monkeypatch):
     monkeypatch.setattr(window_store, "_BYTES", 50 * 30)
     told = []
     table = random_windows(LENGTHS, 100, 50)
-    write_windows(tmp_path / "s", genome, table, progress=lambda *at: told.append(at))
+    write_window_store(tmp_path / "s", genome, table, progress=lambda *at: told.append(at))
     assert told == [(30, 100), (60, 100), (90, 100), (100, 100)]
 
 
 def test_a_store_takes_two_bits_a_base_and_a_bit_more_where_some_are_unknown(tmp_path):
     table = random_windows({"a": 5000}, 50, 400)
     with random_genome(tmp_path, {"a": 5000}, unknown=0) as genome:
-        write_windows(tmp_path / "s", genome, table)
+        write_window_store(tmp_path / "s", genome, table)
     assert (tmp_path / "s" / "bases.bin").stat().st_size == 50 * 100
     assert (tmp_path / "s" / "unknown.bin").stat().st_size == 0
 
@@ -122,7 +122,7 @@ def test_writing_takes_memory_for_a_part_of_the_windows_only(tmp_path, monkeypat
     with random_genome(tmp_path, {"a": 300_000}) as genome:
         tracemalloc.start()
         try:
-            write_windows(tmp_path / "s", genome, table)
+            write_window_store(tmp_path / "s", genome, table)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -155,22 +155,22 @@ def test_a_table_that_cannot_be_written_is_refused_and_leaves_nothing(
 ):
     table = pd.DataFrame({"chrom": "chr1", "start": [0, 0], "end": [9, 9]}).assign(**change)
     with pytest.raises(InputError, match=words):
-        write_windows(tmp_path / "s", genome, table)
+        write_window_store(tmp_path / "s", genome, table)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_no_window_and_a_margin_below_0_are_refused(genome, tmp_path):
     table = random_windows(LENGTHS, 3, 10)
     with pytest.raises(InputError, match="no window"):
-        write_windows(tmp_path / "s", genome, table.iloc[:0])
+        write_window_store(tmp_path / "s", genome, table.iloc[:0])
     with pytest.raises(InputError, match="margin -1"):
-        write_windows(tmp_path / "s", genome, table, margin=-1)
+        write_window_store(tmp_path / "s", genome, table, margin=-1)
 
 
 def test_what_stands_there_already_is_never_written_over(written, genome):
     path, table = written
     with pytest.raises(InputError, match="exists already"):
-        write_windows(path, genome, table)
+        write_window_store(path, genome, table)
     assert len(WindowStore(path)) == 100
 
 
@@ -188,7 +188,9 @@ def test_a_write_that_is_stopped_leaves_nothing(genome, tmp_path, monkeypatch, s
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_windows(tmp_path / "s", genome, random_windows(LENGTHS, 100, 50), progress=stopped)
+        write_window_store(
+            tmp_path / "s", genome, random_windows(LENGTHS, 100, 50), progress=stopped
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -295,7 +297,7 @@ def test_a_pickle_opens_the_same_store_and_refuses_another(written, genome):
     assert len(packed) < 1000
     assert np.array_equal(pickle.loads(packed).codes([3, 1]), store.codes([3, 1]))
     shutil.rmtree(path)
-    write_windows(path, genome, table.iloc[::-1], margin=7)
+    write_window_store(path, genome, table.iloc[::-1], margin=7)
     with pytest.raises(ChangedFileError, match="another store"):
         pickle.loads(packed)
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from data_tools.errors import InputError
 from data_tools.genome import Genome
-from data_tools.window_store import write_windows
+from data_tools.window_store import write_window_store
 from data_tools.windows import window_codes
 from seqnorm.batches import LabelledWindows
 from seqnorm.window_dataset import WindowBatches
@@ -29,7 +29,7 @@ def made(tmp_path_factory):
     table = pd.DataFrame({"chrom": "a", "start": rng.integers(MARGIN, 1900, COUNT)})
     table = table.assign(end=table["start"] + WIDTH, label=rng.integers(0, 2, COUNT))
     with Genome(folder / "x.fa", cache_dir=folder) as genome:
-        write_windows(folder / "s", genome, table, margin=MARGIN)
+        write_window_store(folder / "s", genome, table, margin=MARGIN)
         codes = torch.from_numpy(window_codes(genome, table, MARGIN))
     labels = torch.from_numpy(table["label"].to_numpy(np.float32))
     return folder / "s", LabelledWindows(codes, labels, MARGIN)
