@@ -121,7 +121,9 @@ def test_help_loads_neither_torch_nor_pandas_nor_biopython(environment):
 
 
 def test_no_part_of_data_tools_loads_torch(environment):
-    names = [module.name for module in pkgutil.walk_packages(data_tools.__path__, "data_tools.")]
+    found = pkgutil.walk_packages(data_tools.__path__, "data_tools.")
+    # The compiled loops look like a module and are none.
+    names = [module.name for module in found if not module.name.endswith("._kernels")]
     assert {"data_tools.cli", "data_tools.negatives", "data_tools.motifs"} <= set(names)
     code = f"import sys, {', '.join(names)}\nprint(*sys.modules)"
     loaded = set(python(code, environment))
