@@ -12,10 +12,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+DATA_TOOLS = (ROOT / "docs" / "data_tools.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.M | re.S)
+def blocks(language: str, page: str = README) -> list[str]:
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", page, flags=re.M | re.S)
     return [text for name, text in found if name == language]
 
 
@@ -23,8 +24,12 @@ def test_the_readme_begins_with_the_two_commands() -> None:
     assert blocks("")[0] == "make demo\nmake test\n"
 
 
-@pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.split("\n")[0])
-def test_the_python_of_the_readme_runs(code: str) -> None:
+@pytest.mark.parametrize(
+    "code",
+    [*blocks("python"), *blocks("python", DATA_TOOLS)],
+    ids=lambda code: code.split("\n")[0],
+)
+def test_the_python_of_the_pages_runs(code: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for said in re.findall(r"print\(.*# (\(.*?\)):", code):
@@ -32,7 +37,8 @@ def test_the_python_of_the_readme_runs(code: str) -> None:
 
 
 def test_the_commands_of_the_readme_exist() -> None:
-    lines = [line for block in blocks("") for line in block.splitlines() if ".venv/bin/" in line]
+    every = [*blocks(""), *blocks("", DATA_TOOLS)]
+    lines = [line for block in every for line in block.splitlines() if ".venv/bin/" in line]
     assert len(lines) >= 4
     for line in lines:
         words = line.removeprefix(".venv/bin/").split()
