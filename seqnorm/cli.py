@@ -74,7 +74,7 @@ def report(folder: tyro.conf.Positional[Path]) -> None:
 
 
 def audit(
-    scores: tyro.conf.Positional[Path],
+    model: tyro.conf.Positional[Path],
     windows: Path,
     out: Path,
     genome: Path | None = None,
@@ -87,21 +87,23 @@ def audit(
     resamples: int = 1000,
     name: str | None = None,
 ) -> None:
-    """Make a GC-robustness card of any model from its scores.
+    """Make a GC-robustness card of any model, or from its scores.
 
     Example: seqnorm audit scores.csv --windows windows.csv --out card --reference chr21
+    Example: seqnorm audit model.onnx --windows windows.csv --genome genome.fa.gz --out card
 
     Writes gc_card.html, gc_card.json and gc_card.md, the last for the model's README: false alarms
     by GC and by chromosome at one threshold, skill above GC alone, calibration, and what of it a
     threshold would cure. For a model in Python, call seqnorm.audit(model, windows, genome=...).
 
     Args:
-        scores: CSV or TSV with a column of scores, a row for each window in the same order; may be
-            the windows' own file.
+        model: ONNX file of a model from one-hot DNA (N, 4, width) to scores, or a CSV or TSV with
+            a column of scores, a row for each window in the same order, which may be the windows'
+            own file.
         windows: CSV or TSV with chrom, start, end, label (0 or 1), and gc unless there is a genome;
             a column part with the value valid marks the windows that set the threshold.
         out: Folder to write to.
-        genome: FASTA file from which the GC of the windows is counted.
+        genome: FASTA or 2bit file, for the windows' bases (a model needs them) and their GC.
         column: Name of the column of scores.
         reference: Chromosomes whose negatives set the threshold.
         threshold: Score above which a window is called, where it is fixed already.
@@ -109,7 +111,7 @@ def audit(
         scale: What the scores are.
         block: Bases of a block of the bootstrap.
         resamples: Resamples of the bootstrap.
-        name: Name of the model; that of the file of scores unless given.
+        name: Name of the model; that of its file unless given.
     """
     from contextlib import ExitStack
 
@@ -117,13 +119,15 @@ def audit(
     from data_tools.window_table import read_scores, read_windows
     from seqnorm.robustness import audit as make_card
     from seqnorm.robustness import write_card
+    from seqnorm.robustness.onnx_model import load_onnx
     from seqnorm.robustness.words import cautions, sentences
 
     table = read_windows(windows, "label")
-    values = read_scores(scores, column, len(table))
+    is_model = model.suffix.lower() == ".onnx"
+    predict = load_onnx(model) if is_model else read_scores(model, column, len(table))
     with ExitStack() as stack:
         card = make_card(
-            values,
+            predict,
             table,
             genome=None if genome is None else stack.enter_context(Genome(genome)),
             reference=reference,
@@ -132,7 +136,7 @@ def audit(
             scale=scale,
             block=block,
             resamples=resamples,
-            name=name or scores.name.split(".")[0],
+            name=name or model.name.split(".")[0],
         )
     files = write_card(card, out)
     for line in (*sentences(card), *cautions(card)):

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from data_tools.errors import InputError
+from data_tools.genome import Genome
 from seqnorm.robustness import audit, write_card
 from seqnorm.robustness.words import cautions, markdown
 
@@ -112,6 +114,47 @@ def test_a_mistake_is_one_line_and_exit_code_two(tmp_path, scores, fault):
     windows().to_csv(tmp_path / "windows.csv", index=False)
     (tmp_path / "scores.csv").write_text(scores)
     done = call(tmp_path / "scores.csv", "--windows", tmp_path / "windows.csv", "--out", tmp_path)
+    assert done.returncode == 2
+    assert fault in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_command_audits_a_model_in_a_file(tmp_path):
+    letters = "".join(np.random.default_rng(0).choice(list("ACGT"), 60_000))
+    (tmp_path / "g.fa").write_text(f">chr1\n{letters}\n")
+    table = windows(chroms=("chr1",)).assign(start=range(0, 60_000, 100))
+    table = table.assign(end=table["start"] + 50).drop(columns="gc")
+    table.to_csv(tmp_path / "w.csv", index=False)
+    model = torch.nn.Sequential(
+        torch.nn.Conv1d(4, 2, 5), torch.nn.AdaptiveAvgPool1d(1), torch.nn.Flatten(),
+        torch.nn.Linear(2, 1),
+    ).eval()  # fmt: skip
+    batch = torch.export.Dim("batch", min=1, max=1024)
+    torch.onnx.export(
+        model, (torch.zeros(3, 4, 50),), tmp_path / "m.onnx", dynamo=True,
+        dynamic_shapes=({0: batch},), verbose=False,
+    )  # fmt: skip
+    arguments = ("--windows", tmp_path / "w.csv", "--genome", tmp_path / "g.fa")
+    done = call(tmp_path / "m.onnx", *arguments, "--out", tmp_path / "out", "--resamples", 10)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "out" / "gc_card.json").read_text())
+    with Genome(tmp_path / "g.fa", cache_dir=tmp_path) as genome:
+        expected = audit(model, table, genome=genome, resamples=10)
+    rates = [row["estimate"] for row in found["chromosomes"]]
+    np.testing.assert_allclose(rates, expected.chromosomes["estimate"], atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [("m.onnx", b"no model", "not an ONNX model"), ("none.onnx", None, "no such file")],
+)
+def test_a_file_that_is_no_model_is_named(tmp_path, name, content, fault):
+    windows().to_csv(tmp_path / "windows.csv", index=False)
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    done = call(tmp_path / name, "--windows", tmp_path / "windows.csv", "--out", tmp_path)
     assert done.returncode == 2
     assert fault in done.stderr
     assert done.stderr.count("\n") == 1
