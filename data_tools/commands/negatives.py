@@ -6,6 +6,7 @@ from typing import Literal
 import tyro
 
 from data_tools.commands.output import note, write
+from data_tools.commands.progress import counted
 from data_tools.errors import InputError
 
 
@@ -61,18 +62,20 @@ def negatives(
     if len(widths) > 1:
         raise InputError(f"{positives}: windows of {len(widths)} widths: give them one width")
     with Genome(genome) as source:
-        drawn = background_windows(
-            source,
-            table,
-            whole_chromosomes(list(dict.fromkeys(table["chrom"])), source.lengths),
-            kind,
-            count=per_positive * (len(table) if kind == "random" else 1),
-            width=int(widths[0]),
-            forbidden=None if exclude is None else read_intervals(exclude, source),
-            seed=seed,
-            pool=None if pool is None else read_intervals(pool, source),
-            caliper=caliper,
-        )
+        with counted("matching") as progress:
+            drawn = background_windows(
+                source,
+                table,
+                whole_chromosomes(list(dict.fromkeys(table["chrom"])), source.lengths),
+                kind,
+                count=per_positive * (len(table) if kind == "random" else 1),
+                width=int(widths[0]),
+                forbidden=None if exclude is None else read_intervals(exclude, source),
+                seed=seed,
+                pool=None if pool is None else read_intervals(pool, source),
+                caliper=caliper,
+                progress=progress,
+            )
         kept = table.drop(index=table.index[drawn.unmatched])[["chrom", "start", "end"]]
         both = pd.concat([kept.assign(label=1), drawn.windows.assign(label=0)])
         both = both.assign(gc=window_gc(source, both))

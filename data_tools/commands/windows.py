@@ -7,6 +7,7 @@ from typing import Literal
 import tyro
 
 from data_tools.commands.output import note, write, write_text
+from data_tools.commands.progress import counted
 from data_tools.errors import InputError
 
 
@@ -107,16 +108,18 @@ def windows(
             forbidden.append(
                 read_intervals(exclude, source, chrom_style=chrom_style, counts=counts)
             )
-        drawn = background_windows(
-            source,
-            positives,
-            regions,
-            background,
-            count=per_positive * (len(positives) if background == "random" else 1),
-            width=width,
-            forbidden=pd.concat(forbidden),
-            seed=seed,
-        )
+        with counted("matching") as progress:
+            drawn = background_windows(
+                source,
+                positives,
+                regions,
+                background,
+                count=per_positive * (len(positives) if background == "random" else 1),
+                width=width,
+                forbidden=pd.concat(forbidden),
+                seed=seed,
+                progress=progress,
+            )
         kept = positives.drop(index=positives.index[drawn.unmatched])
         both = pd.concat([kept.assign(label=1), drawn.windows.assign(label=0)])
         both = both.assign(gc=window_gc(source, both))

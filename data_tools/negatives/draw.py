@@ -10,7 +10,12 @@ from data_tools.genome import Genome
 from data_tools.negatives.allowed import IntArray, allowed_starts, only_at
 from data_tools.negatives.drawn import Drawn
 from data_tools.negatives.flank import flank
-from data_tools.negatives.matched import GC_CALIPER, dinucleotide_matched, gc_matched
+from data_tools.negatives.matched import (
+    GC_CALIPER,
+    Progress,
+    dinucleotide_matched,
+    gc_matched,
+)
 from data_tools.negatives.uniform import uniform
 from data_tools.windows import summits
 
@@ -30,6 +35,7 @@ def background_windows(
     seed: int = 0,
     pool: pd.DataFrame | None = None,
     caliper: float = GC_CALIPER,
+    progress: Progress | None = None,
 ) -> Drawn:
     r"""Draw windows without a known site from the regions.
 
@@ -69,6 +75,8 @@ def background_windows(
     caliper
         Largest difference in GC fraction within a matched pair. A positive without enough
         partners inside it gets none and is reported, never the nearest ones outside.
+    progress : callable, optional
+        Is told, while windows are matched, how many of how many positives are done.
 
     Raises
     ------
@@ -105,9 +113,11 @@ def background_windows(
     if kind == "random":
         return uniform(allowed, count, width, np.random.default_rng([seed, 0]))
     if kind == "gc_matched":
-        return gc_matched(genome, positives, allowed, count, width, seed, caliper)
+        return gc_matched(genome, positives, allowed, count, width, seed, caliper, progress)
     if kind == "dinucleotide_matched":
-        return dinucleotide_matched(genome, positives, allowed, count, width, seed, caliper)
+        return dinucleotide_matched(
+            genome, positives, allowed, count, width, seed, caliper, progress
+        )
     return flank(positives, allowed, count, width)
 
 

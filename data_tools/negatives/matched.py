@@ -19,6 +19,7 @@ from data_tools.negatives.drawn import Drawn, window_table
 from data_tools.windows import window_codes_in_parts, window_gc
 
 Floats = NDArray[np.float64]
+Progress = Callable[[int, int], None]
 
 GC_CALIPER = 0.02
 """Largest difference in GC fraction within a matched pair."""
@@ -44,6 +45,7 @@ def gc_matched(
     width: int,
     seed: int,
     caliper: float,
+    progress: Progress | None = None,
 ) -> Drawn:
     """Take the nearest windows in GC fraction."""
     target = window_gc(genome, positives)
@@ -63,7 +65,7 @@ def gc_matched(
 
         return pool["start"].to_numpy(), suitable
 
-    return _matched(positives, allowed, count, width, seed, suitable_in)
+    return _matched(positives, allowed, count, width, seed, suitable_in, progress)
 
 
 def dinucleotide_matched(
@@ -74,6 +76,7 @@ def dinucleotide_matched(
     width: int,
     seed: int,
     caliper: float,
+    progress: Progress | None = None,
 ) -> Drawn:
     """Take the nearest windows in dinucleotide fractions among those within the caliper in GC."""
     # Here, because it takes longer to import than the other kinds take to draw.
@@ -100,7 +103,7 @@ def dinucleotide_matched(
 
         return pool["start"].to_numpy(), suitable
 
-    return _matched(positives, allowed, count, width, seed, suitable_in)
+    return _matched(positives, allowed, count, width, seed, suitable_in, progress)
 
 
 def _fractions(genome: Genome, windows: pd.DataFrame) -> Floats:
@@ -117,13 +120,16 @@ def _matched(
     width: int,
     seed: int,
     suitable_in: Callable[[pd.DataFrame], tuple[IntArray, Suitable]],
+    progress: Progress | None,
 ) -> Drawn:
     occupied = Occupied(width)
     rows: list[tuple[str, int]] = []
     short: list[int] = []
+    done = 0
     for name, index in positives.reset_index(drop=True).groupby("chrom", sort=False).groups.items():
         chrom = str(name)
         members = np.asarray(index, dtype=np.int64)
+        done += len(members)
         if chrom not in allowed:
             short.extend(members.tolist())
             continue
@@ -138,6 +144,8 @@ def _matched(
             rows.extend((chrom, start) for start in found)
             if len(found) < count:
                 short.append(member)
+        if progress is not None:
+            progress(done, len(positives))
     return Drawn(
         window_table(rows, width), count * len(positives), np.array(sorted(short), dtype=np.int64)
     )

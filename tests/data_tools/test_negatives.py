@@ -280,6 +280,18 @@ def test_a_positive_is_reported_unmatched_only_where_nothing_of_its_gc_is_left(z
                 assert any(clash(place, other, width) for other in taken)
 
 
+@pytest.mark.parametrize("kind", ["gc_matched", "dinucleotide_matched"])
+def test_progress_is_told_by_chromosome(kind):
+    told = []
+    with opened({"a": random_letters(500, 1), "b": random_letters(500, 2)}) as genome:
+        positives = table([("a", 0, 20), ("b", 0, 20), ("b", 100, 120)])
+        background_windows(
+            genome, positives, whole_chromosomes(["a", "b"], genome.lengths), kind,
+            count=1, width=20, progress=lambda done, total: told.append((done, total)),
+        )  # fmt: skip
+    assert told == [(1, 3), (3, 3)]
+
+
 def test_no_partners_are_left_behind_of_a_positive_that_does_not_get_all():
     # Two more places have the GC of the positive: enough for two partners, not for three.
     letters = "A" * 50 + "G" * 10 + "A" * 50 + "G" * 10 + "A" * 50 + "G" * 10 + "A" * 50
