@@ -16,8 +16,10 @@ _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", re.AS
 class WrongRowError(ValueError):
     """A row does not keep to its format."""
 
-    def __init__(self, fault: str, value: object) -> None:
-        super().__init__(f"{fault}: {shown(value)}; correct or remove this row")
+    def __init__(
+        self, fault: str, value: object, remedy: str = "correct or remove this row"
+    ) -> None:
+        super().__init__(f"{fault}: {shown(value)}; {remedy}")
 
 
 def integer(text: str, name: str) -> int:
