@@ -107,7 +107,8 @@ def read_intervals(
     -------
     DataFrame
         ``chrom``, ``start``, ``end`` (int64) and, as far as the file has them, ``name``,
-        ``score`` (int64; float64 with ``score="number"``), ``strand``, ``thick_start``, ``thick_end`` (int64), ``item_rgb``,
+        ``score`` (int64; float64 with ``score="number"``), ``strand``, ``thick_start``,
+        ``thick_end`` (int64), ``item_rgb``,
         ``block_count`` (int64), ``block_sizes``, ``block_starts`` (tuples of int, relative to
         ``start``); for peaks also ``signal``, ``p_value``, ``q_value`` (float64, as in the file:
         -1 means not given) and, for narrowPeak, ``summit``, the absolute position ``start`` +

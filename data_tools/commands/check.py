@@ -23,8 +23,8 @@ def check(
     Example: data-tools check peaks.narrowPeak variants.vcf.gz --genome genome.fa.gz
 
     Knows FASTA, 2bit, BED, narrowPeak, broadPeak, bedGraph, bigWig, VCF, GenBank and tables of
-    sequences (TSV, CSV, parquet), told by content and name. A line on stdout for each good file, and on
-    stderr for each fault. Exit code: 0 if all files are good, 2 if any is not.
+    sequences (TSV, CSV, parquet), told by content and name. A line on stdout for each good file,
+    and on stderr for each fault. Exit code: 0 if all files are good, 2 if any is not.
 
     Args:
         files: Files to check.

@@ -8,9 +8,11 @@ import re
 from data_tools.faults import shown
 
 INTEGER_DIGITS = 13
+DECIMAL = r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
+"""A decimal number, as a regular expression."""
 
 _INTEGER = re.compile(rf"-?[0-9]{{1,{INTEGER_DIGITS}}}", re.ASCII)
-_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", re.ASCII)
+_NUMBER = re.compile(DECIMAL, re.ASCII)
 
 
 class WrongRowError(ValueError):
