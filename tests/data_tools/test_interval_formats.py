@@ -3,6 +3,7 @@
 import gzip
 import os
 import random
+import re
 import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
@@ -287,6 +288,32 @@ def test_decimals_are_rounded_as_float_rounds_them(first, second):
         values, rest = fields.decimals(column)
         if not rest.size:
             assert values.tobytes() == np.float64(float(text)).tobytes()
+
+
+def test_many_short_decimals_side_by_side_are_those_of_float_and_none_is_left_over():
+    draw = random.Random(1)
+    texts = []
+    for _ in range(20_000):
+        digits = "".join(draw.choices("0123456789", k=draw.randint(1, 17)))
+        dot = draw.choice(["", "."])
+        place = draw.randint(0, len(digits))
+        sign = draw.choice(["", "", "-", "+"])
+        texts.append(sign + digits[:place] + dot + digits[place:])
+    values, rest = Fields.of("".join(f"{text}\n" for text in texts).encode(), 1).decimals(0)
+    expected = np.array(list(map(float, texts)))
+    left = np.zeros(len(texts), dtype=bool)
+    left[rest] = True
+    assert values[~left].tobytes() == expected[~left].tobytes()
+    assert left.tolist() == [sum(c.isdigit() for c in text) > 15 for text in texts]
+
+
+def test_what_is_no_decimal_is_left_to_the_caller_whatever_stands_beside_it():
+    draw = random.Random(2)
+    texts = ["".join(draw.choices("0159.-+e ", k=draw.randint(0, 10))) for _ in range(20_000)]
+    texts += ["1.5:", "5/", "1é.5", "/.5", "1.:", ".", "-", "", "1..2", "1.2.3"]
+    _, rest = Fields.of("".join(f"{text}\n" for text in texts).encode(), 1).decimals(0)
+    plain = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)")
+    assert rest.tolist() == [i for i, text in enumerate(texts) if not plain.fullmatch(text)]
 
 
 def test_a_file_of_many_blocks_is_read_as_one(tmp_path, monkeypatch):
