@@ -10,23 +10,26 @@ import gzip
 import os
 import zlib
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from data_tools.errors import InputError
 from data_tools.faults import Faults
+from data_tools.formats.byte_source import open_source
+from data_tools.formats.fasta_index import scanned
 from data_tools.formats.text import opened
+from data_tools.formats.twobit import is_two_bit, read_layout
 
 if TYPE_CHECKING:
+    from data_tools.formats.bed_rows import Score
     from data_tools.genome import Genome
     from data_tools.sequences import SequenceFormat
 
 LIMIT = 20
 """Faults of a file that are told one by one."""
 
-_SPAN = 1 << 24
 _BIGWIG = (b"\x26\xfc\x8f\x88", b"\x88\x8f\xfc\x26")
 _TWO_BIT = (b"\x43\x27\x41\x1a", b"\x1a\x41\x27\x43")
 _BY_CONTENT = (
@@ -48,6 +51,12 @@ _BY_NAME = {
     **dict.fromkeys((".parquet", ".pq"), "parquet"),
     **dict.fromkeys((".gb", ".gbk", ".genbank", ".gbff"), "GenBank"),
 }
+
+
+class _Options(NamedTuple):
+    genome: Genome | None
+    score: Score
+    max_inflated: int | None
 
 
 @dataclass(frozen=True)
@@ -80,21 +89,24 @@ def check_file(
     path: str | os.PathLike[str],
     genome: Genome | None = None,
     *,
+    score: Score = "integer",
     limit: int = LIMIT,
     max_inflated: int | None = None,
 ) -> Verdict:
     r"""Read a file from end to end and say all that is wrong with it.
 
-    After some faults nothing more can be read (broken compression, a header that lies, a FASTA
-    record that is not sound): they are the last that is told.
+    After some faults nothing more can be read (broken compression, a header that lies): they are
+    the last that is told. Of one record of FASTA each kind of fault in its lines is told once.
 
     Parameters
     ----------
     path : path
-        FASTA, BED, narrowPeak, broadPeak, bedGraph, bigWig, VCF, GenBank, or a table of sequences
-        (TSV, CSV, parquet).
+        FASTA, 2bit, BED, narrowPeak, broadPeak, bedGraph, bigWig, VCF, GenBank, or a table of
+        sequences (TSV, CSV, parquet).
     genome : Genome, optional
         Against which intervals, variants and signal are checked.
+    score : {"integer", "number"}
+        What column 5 of a file of intervals holds, as in `read_intervals`.
     limit : int
         Most faults to tell one by one.
     max_inflated : int, optional
@@ -124,7 +136,7 @@ def check_file(
     faults = Faults(Path(path), keep=limit)
     try:
         check = _CHECKS[recognise(faults.path)]
-        summary = check(faults, genome, max_inflated)
+        summary = check(faults, _Options(genome, score, max_inflated))
     except InputError as error:
         summary = ""
         text = str(error)
@@ -158,34 +170,37 @@ def _head(path: Path) -> bytes:
     return raw[:256].removeprefix(b"\xef\xbb\xbf")
 
 
-def _genome(faults: Faults, _: Genome | None, __: int | None) -> str:
-    from data_tools.genome import Genome
+def _genome(faults: Faults, _: _Options) -> str:
+    with closing(open_source(faults.path)) as source:
+        if is_two_bit(source):
+            lengths = {record.name: record.length for record in read_layout(source).records}
+            # Each reading of a block of bgzip checks it; a bare 2bit has no checksum.
+            for _chunk in source.chunks():
+                pass
+        else:
+            # The scan looks at every byte.
+            lengths = {record.name: record.length for record in scanned(source, faults)}
+    return f"{len(lengths)} records, {sum(lengths.values()):,} bases"
 
-    with Genome(faults.path) as source:
-        # The cached index vouches for the layout alone, so every base is read again.
-        for name, length in source.lengths.items():
-            for start in range(0, length, _SPAN):
-                source.codes(name, start, min(start + _SPAN, length))
-        bases = sum(source.lengths.values())
-        return f"{len(source.lengths)} records, {bases:,} bases"
 
+def _intervals(faults: Faults, options: _Options) -> str:
+    from data_tools.intervals import Policies, read_with_faults
 
-def _intervals(faults: Faults, genome: Genome | None, max_inflated: int | None) -> str:
-    from data_tools.intervals import read_with_faults
-
-    _, table = read_with_faults(faults, genome, max_inflated=max_inflated)
+    _, table = read_with_faults(
+        faults, options.genome, Policies(score=options.score), max_inflated=options.max_inflated
+    )
     summits = f", {int(table['summit'].notna().sum()):,} with a summit" if "summit" in table else ""
     return f"{len(table):,} intervals on {table['chrom'].nunique()} chromosomes{summits}"
 
 
-def _variants(faults: Faults, genome: Genome | None, max_inflated: int | None) -> str:
+def _variants(faults: Faults, options: _Options) -> str:
     from data_tools.variants import read_with_faults
 
-    table = read_with_faults(faults, genome, max_inflated=max_inflated)
+    table = read_with_faults(faults, options.genome, max_inflated=options.max_inflated)
     return f"{len(table):,} alleles on {table['chrom'].nunique()} chromosomes"
 
 
-def _bigwig(faults: Faults, genome: Genome | None, _: int | None) -> str:
+def _bigwig(faults: Faults, options: _Options) -> str:
     from data_tools.formats.bigwig import BigWigFile
     from data_tools.signal import open_signal
 
@@ -193,25 +208,25 @@ def _bigwig(faults: Faults, genome: Genome | None, _: int | None) -> str:
         big = BigWigFile(faults.path)
         stack.callback(big.close)
         count = big.check()
-        if genome is not None:
-            open_signal(faults.path, genome).close()
+        if options.genome is not None:
+            open_signal(faults.path, options.genome).close()
     return f"{count:,} values on {len(big.lengths)} chromosomes"
 
 
-def _bedgraph(faults: Faults, genome: Genome | None, max_inflated: int | None) -> str:
+def _bedgraph(faults: Faults, options: _Options) -> str:
     from data_tools.signal import BedGraph, on_genome
 
-    graph = BedGraph(faults, max_inflated)
-    if genome is not None:
-        on_genome(faults, graph.lengths, graph, genome, "exact", exact_lengths=False)
+    graph = BedGraph(faults, options.max_inflated)
+    if options.genome is not None:
+        on_genome(faults, graph.lengths, graph, options.genome, "exact", exact_lengths=False)
     return f"{graph.rows:,} values on {len(graph.parts)} chromosomes"
 
 
-def _sequences(faults: Faults, _: Genome | None, max_inflated: int | None) -> str:
+def _sequences(faults: Faults, options: _Options) -> str:
     from data_tools.sequences import check_with_faults
 
     # A file of these kinds may be called as it likes.
-    table = check_with_faults(faults, _TABLES[recognise(faults.path)], max_inflated)
+    table = check_with_faults(faults, _TABLES[recognise(faults.path)], options.max_inflated)
     bases = int(table["sequence"].str.len().sum()) if len(table) else 0
     return f"{len(table):,} sequences, {bases:,} bases"
 
@@ -222,7 +237,7 @@ _TABLES: dict[str, SequenceFormat] = {
     "parquet": "parquet",
     "GenBank": "genbank",
 }
-_CHECKS: dict[str, Callable[[Faults, Genome | None, int | None], str]] = {
+_CHECKS: dict[str, Callable[[Faults, _Options], str]] = {
     "genome": _genome,
     "intervals": _intervals,
     "VCF": _variants,

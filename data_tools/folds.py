@@ -11,6 +11,8 @@ from typing import Any
 
 from data_tools.atomic import write_atomic
 from data_tools.errors import FormatError, InputError, MissingFileError
+from data_tools.faults import shown
+from data_tools.formats.values import has_blank
 from data_tools.splits import check_chromosomes, check_disjoint, chromosome_folds
 
 PARTS = ("train", "valid", "test")
@@ -203,7 +205,7 @@ def read_fold(path: str | os.PathLike[str], lengths: Mapping[str, int] | None = 
     """
     where = Path(path)
     try:
-        content = json.loads(where.read_text("utf-8"))
+        content = json.loads(where.read_text("utf-8"), object_pairs_hook=_once)
     except FileNotFoundError:
         raise MissingFileError(f"{where}: no such file: check the path") from None
     except OSError as err:
@@ -221,10 +223,25 @@ def read_fold(path: str | os.PathLike[str], lengths: Mapping[str, int] | None = 
     return fold
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse what Python's reader of JSON passes over: the last of two equal keys would win."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {shown(key)} occurs twice")
+        found[key] = value
+    return found
+
+
 def _names(where: Path, content: Any, part: str) -> tuple[str, ...]:
     names = content.get(part) if isinstance(content, dict) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise FormatError(f"{where}: no list of chromosomes under '{part}': add one")
+    for name in names:
+        # Also what cannot be written as UTF-8 is not printable.
+        if not name or has_blank(name) or not name.isprintable():
+            what = "is no name of a chromosome: correct it"
+            raise FormatError(f"{where}: {shown(name)} under '{part}' {what}")
     if extra := sorted(set(content) - set(PARTS)):
         raise FormatError(f"{where}: unknown key '{extra[0]}': a fold has train, valid and test")
     return tuple(names)

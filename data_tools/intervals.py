@@ -27,6 +27,7 @@ from data_tools.counts import Counts
 from data_tools.errors import FormatError, unknown_chromosome
 from data_tools.faults import Faults
 from data_tools.formats.bed import IntervalFormat, Layout, read_rows, strings
+from data_tools.formats.bed_rows import Score
 from data_tools.policies import Duplicates, ErrorOrDrop, Sieve, check_policy
 
 SummitMissing = Literal["keep", "error", "drop"]
@@ -50,6 +51,7 @@ def read_intervals(
     genome: HasLengths | None = None,
     *,
     format: IntervalFormat | None = None,  # noqa: A002
+    score: Score = "integer",
     chrom_style: ChromStyle = "exact",
     unknown_chrom: ErrorOrDrop = "error",
     out_of_range: ErrorOrDrop = "error",
@@ -77,6 +79,9 @@ def read_intervals(
         Also check that every interval lies on a chromosome of it. Anything with ``lengths``.
     format : {"bed", "narrowPeak", "broadPeak"}, optional
         What the file is, where it should not be told from its columns.
+    score : {"integer", "number"}
+        What column 5 holds: an integer from 0 to 1000, as the specification of BED asks, or, as
+        many tools write it, any finite number.
     chrom_style : {"exact", "match"}
         ``"match"`` reads ``1`` as ``chr1`` and ``MT`` as ``chrM``, or the reverse, where that is
         what the genome has.
@@ -102,7 +107,8 @@ def read_intervals(
     -------
     DataFrame
         ``chrom``, ``start``, ``end`` (int64) and, as far as the file has them, ``name``,
-        ``score`` (int64), ``strand``, ``thick_start``, ``thick_end`` (int64), ``item_rgb``,
+        ``score`` (int64; float64 with ``score="number"``), ``strand``, ``thick_start``,
+        ``thick_end`` (int64), ``item_rgb``,
         ``block_count`` (int64), ``block_sizes``, ``block_starts`` (tuples of int, relative to
         ``start``); for peaks also ``signal``, ``p_value``, ``q_value`` (float64, as in the file:
         -1 means not given) and, for narrowPeak, ``summit``, the absolute position ``start`` +
@@ -126,7 +132,13 @@ def read_intervals(
     ([20, 5], ['chrom', 'start', 'end', 'name'])
     """
     policies = Policies(
-        chrom_style, unknown_chrom, out_of_range, duplicates, summit_missing, summit_outside
+        chrom_style,
+        unknown_chrom,
+        out_of_range,
+        duplicates,
+        summit_missing,
+        summit_outside,
+        score,
     )
     faults = Faults(Path(path))
     return read_with_faults(faults, genome, policies, format, counts, max_inflated)[1]
@@ -142,6 +154,7 @@ class Policies:
     duplicates: Duplicates = "keep"
     summit_missing: SummitMissing = "keep"
     summit_outside: SummitOutside = "error"
+    score: Score = "integer"
 
     def __post_init__(self) -> None:
         check_style(self.chrom_style)
@@ -150,6 +163,7 @@ class Policies:
         check_policy("duplicates", self.duplicates, Duplicates)
         check_policy("summit_missing", self.summit_missing, SummitMissing)
         check_policy("summit_outside", self.summit_outside, SummitOutside)
+        check_policy("score", self.score, Score)
 
 
 def read_with_faults(
@@ -163,7 +177,7 @@ def read_with_faults(
     """Read as `read_intervals` does; ``faults`` decides whether the first fault ends it."""
     policies = policies or Policies()
     layout, columns, lines = read_rows(
-        faults.path, faults, format=format, max_inflated=max_inflated
+        faults.path, faults, format=format, score=policies.score, max_inflated=max_inflated
     )
     if not columns:
         return layout, pd.DataFrame(columns=list(layout.columns))

@@ -19,7 +19,7 @@ from data_tools.counts import Counts
 from data_tools.encode import encode
 from data_tools.errors import unknown_chromosome
 from data_tools.faults import Faults, shown
-from data_tools.formats.vcf import Allele, read_alleles
+from data_tools.formats.vcf import as_table, read_alleles
 from data_tools.genome import Genome
 from data_tools.policies import Duplicates, ErrorOrDrop, Sieve, check_policy
 
@@ -130,10 +130,9 @@ def read_with_faults(
 ) -> pd.DataFrame:
     """Read as `read_variants` does; ``faults`` decides whether the first fault ends it."""
     policies = policies or Policies()
-    alleles = read_alleles(faults, max_inflated=max_inflated)
-    table = pd.DataFrame(alleles, columns=list(Allele._fields))
-    types = {"line": np.int64, "start": np.int64, "allele": np.int64, "qual": np.float64}
-    table = table.astype(types)
+    parts = list(read_alleles(faults, max_inflated=max_inflated))
+    table = pd.concat(parts, ignore_index=True) if parts else as_table([])
+    del parts
     sieve = Sieve(faults, table["line"].to_numpy(), counts)
     for kind in sorted(set(table["kind"]) - {""}):
         _judge_kind(table, sieve, kind, policies.not_sequence)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +12,31 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from data_tools.errors import FormatError, InputError, MissingFileError
+from data_tools.errors import FormatError, InputError
+from data_tools.faults import Faults, shown
+from data_tools.formats.delimited import delimited_rows
+from data_tools.formats.values import DECIMAL, INTEGER_DIGITS
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
-_INTEGER = r"[0-9]{1,13}"
+_COORDINATE = rf"[0-9]{{1,{INTEGER_DIGITS}}}"
+_WHOLE = "-?[0-9]{1,18}"
+_ROWS = 1 << 16
+"""Rows that are held as Python's strings at a time."""
 
 
-def read_windows(path: str | os.PathLike[str], *columns: str) -> pd.DataFrame:
+def read_windows(
+    path: str | os.PathLike[str], *columns: str, max_inflated: int | None = None
+) -> pd.DataFrame:
     r"""Read a table of windows.
 
     Parameters
     ----------
     path : path
-        CSV (``.csv``) or TSV (``.tsv``) with a header line, also gzipped.
+        CSV (``.csv``) or TSV (``.tsv``) with a header line, also gzip or bgzip.
     *columns : str
         Columns that must be there beside ``chrom``, ``start`` and ``end``.
+    max_inflated : int, optional
+        To how many bytes a compressed file may inflate; 16 MiB or 200 times its size unless given.
 
     Returns
     -------
@@ -49,39 +61,39 @@ def read_windows(path: str | os.PathLike[str], *columns: str) -> pd.DataFrame:
     ...     read_windows(file, "label").to_dict("records")
     [{'chrom': 'NA', 'start': 0, 'end': 10, 'label': 1, 'score': 0.5}]
     """
-    where = Path(path)
-    table = _text_table(where)
+    table = _text_table(Path(path), max_inflated)
+    remedy = "give a table of windows with a header line"
     for name in ("chrom", "start", "end", *columns):
-        if name not in table:
-            raise FormatError(
-                f"{where}:1: no column '{name}' (there are {', '.join(map(str, table))}): "
-                "give a table of windows with a header line"
-            )
-    out = table.copy()
-    _all(where, table["chrom"], table["chrom"].str.fullmatch(r"\S+"), "chrom is empty or blank")
+        table.column(name, remedy)
+    out: dict[str, Any] = dict(table.columns)
+    table.demand("chrom", out["chrom"].str.fullmatch(r"\S+"), "chrom is empty or holds a blank")
     for name in ("start", "end"):
-        _all(where, table[name], table[name].str.fullmatch(_INTEGER), f"{name} is no whole number")
-        out[name] = table[name].astype("int64")
-    _all(where, table["end"], out["end"] > out["start"], "end is not above start")
-    if "label" in table:
-        _all(where, table["label"], table["label"].isin(["0", "1"]), "label is neither 0 nor 1")
-        out["label"] = table["label"].astype("int64")
-    for other in set(table) - {"chrom", "start", "end", "label"}:
-        out[other] = _numbers_or_text(table[other])
-    return out
+        table.demand(name, out[name].str.fullmatch(_COORDINATE), f"{name} is no whole number")
+        out[name] = out[name].astype("int64")
+    table.demand("end", out["end"] > out["start"], "end is not above start")
+    if "label" in out:
+        table.demand("label", out["label"].isin(["0", "1"]), "label is neither 0 nor 1")
+        out["label"] = out["label"].astype("int64")
+    for other in set(out) - {"chrom", "start", "end", "label"}:
+        out[other] = _numbers_or_text(out[other])
+    return pd.DataFrame(out)
 
 
-def read_scores(path: str | os.PathLike[str], column: str, count: int) -> NDArray[np.float64]:
+def read_scores(
+    path: str | os.PathLike[str], column: str, count: int, *, max_inflated: int | None = None
+) -> NDArray[np.float64]:
     """Read one column of numbers from a CSV or TSV with a header line.
 
     Parameters
     ----------
     path : path
-        CSV (``.csv``) or TSV (``.tsv``), also gzipped.
+        CSV (``.csv``) or TSV (``.tsv``), also gzip or bgzip.
     column : str
         Name of the column.
     count : int
         How many rows there must be.
+    max_inflated : int, optional
+        To how many bytes a compressed file may inflate; 16 MiB or 200 times its size unless given.
 
     Returns
     -------
@@ -94,62 +106,75 @@ def read_scores(path: str | os.PathLike[str], column: str, count: int) -> NDArra
     InputError
         If the file cannot be read or has another number of rows.
     """
-    where = Path(path)
-    table = _text_table(where)
-    if column not in table:
-        names = ", ".join(map(str, table))
-        raise FormatError(f"{where}:1: no column '{column}' (there are {names}): name another")
-    text = table[column]
-    values = pd.to_numeric(text, errors="coerce").to_numpy(np.float64)
-    _all(where, text, np.isfinite(values), f"{column} is no number")
+    table = _text_table(Path(path), max_inflated)
+    text = table.column(column, "name another")
+    table.demand(column, text.str.fullmatch(DECIMAL), f"{column} is no number")
+    values = _decimals(text.to_numpy(dtype=object))
+    table.demand(column, np.isfinite(values), f"{column} is no finite number")
     if len(values) != count:
-        raise InputError(f"{where}: {len(values)} scores for {count} windows: give one each")
+        raise InputError(f"{path}: {len(values)} scores for {count} windows: give one each")
     return values
 
 
-def _text_table(where: Path) -> pd.DataFrame:
+@dataclass(frozen=True)
+class _TextTable:
+    """The columns of a table as text, and the line of each row."""
+
+    path: Path
+    columns: dict[str, pd.Series[str]]
+    lines: NDArray[np.int64]
+
+    def column(self, name: str, remedy: str) -> pd.Series[str]:
+        if name not in self.columns:
+            names = ", ".join(map(shown, list(self.columns)[:10]))
+            raise FormatError(f"{self.path}:1: no column '{name}' (there are {names}): {remedy}")
+        return self.columns[name]
+
+    def demand(self, name: str, good: pd.Series[bool] | NDArray[np.bool_], fault: str) -> None:
+        flags = np.asarray(good, dtype=np.bool_)
+        if not flags.all():
+            row = int(flags.argmin())
+            value = shown(self.columns[name].iloc[row])
+            place = f"{self.path}:{self.lines[row]}"
+            raise FormatError(f"{place}: {fault}: {value}; correct or remove this row")
+
+
+def _text_table(where: Path, max_inflated: int | None) -> _TextTable:
     separator = _SEPARATORS.get(Path(where.name.lower().removesuffix(".gz")).suffix)
     if separator is None:
         raise InputError(f"{where}: a table of windows is a .csv or .tsv file, also with .gz")
-    try:
-        table = pd.read_csv(
-            where,
-            sep=separator,
-            dtype=str,
-            na_filter=False,
-            skip_blank_lines=False,
-            index_col=False,
-            compression="gzip" if where.name.lower().endswith(".gz") else None,
-            encoding="utf-8-sig",
-            on_bad_lines="error",
-        )
-    except FileNotFoundError:
-        raise MissingFileError(f"{where}: no such file: check the path") from None
-    except pd.errors.EmptyDataError:
-        raise FormatError(f"{where}: is empty: check that it is the right file") from None
-    except (pd.errors.ParserError, pd.errors.ParserWarning, UnicodeDecodeError, EOFError) as err:
-        what = " ".join(str(err).split())
-        raise FormatError(f"{where}: cannot be read as a table ({what}): write it anew") from None
-    except OSError as err:
-        raise InputError(f"{where}: cannot be read: {err.strerror or err}") from None
-    if table.empty:
-        raise FormatError(f"{where}: holds no window: check that it is the right file")
-    return table
+    faults = Faults(where)
+    rows = delimited_rows(faults, separator, max_inflated)
+    first, names = next(rows, (0, []))
+    if not first:
+        raise faults.error(None, "is empty: check that it is the right file")
+    if not names:
+        raise faults.error(first, "an empty line: begin with the names of the columns")
+    parts, lines = [], []
+    while part := list(islice(rows, _ROWS)):
+        for line, row in part:
+            if not row:
+                raise faults.error(line, "an empty line: remove it")
+        lines.append(np.array([line for line, _ in part], dtype=np.int64))
+        parts.append(pd.DataFrame([row for _, row in part], columns=names, dtype="str"))
+    if not parts:
+        raise faults.error(None, "holds no window: check that it is the right file")
+    table = pd.concat(parts, ignore_index=True)
+    return _TextTable(where, {name: table[name] for name in names}, np.concatenate(lines))
 
 
 def _numbers_or_text(column: pd.Series[str]) -> NDArray[Any]:
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy()
-    unread = pd.isna(numbers) & (column != "").to_numpy()
-    fields: NDArray[Any] = column.to_numpy(dtype=object) if unread.any() else numbers
-    return fields
+    """Give a column as numbers, NaN where it is empty, if all that stands in it are numbers."""
+    text = column.to_numpy(dtype=object)
+    if column.str.fullmatch(_WHOLE).all():
+        return text.astype(np.int64)
+    empty = (column == "").to_numpy(dtype=np.bool_)
+    if not (column.str.fullmatch(DECIMAL).to_numpy(dtype=np.bool_) | empty).all():
+        return text
+    values = _decimals(np.where(empty, "nan", text))
+    return values if (np.isfinite(values) | empty).all() else text
 
 
-def _all(
-    where: Path, column: pd.Series[str], good: pd.Series[bool] | NDArray[np.bool_], fault: str
-) -> None:
-    flags = np.asarray(good, dtype=np.bool_)
-    if not flags.all():
-        row = int(flags.argmin())
-        raise FormatError(
-            f"{where}:{row + 2}: {fault}: {column.iloc[row]!r}; correct or remove this row"
-        )
+def _decimals(text: NDArray[Any]) -> NDArray[np.float64]:
+    # As Python's float reads each: to the nearest.
+    return text.astype(object).astype(np.float64)

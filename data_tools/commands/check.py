@@ -3,6 +3,7 @@
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -13,6 +14,7 @@ from data_tools.errors import InputError
 def check(
     files: tyro.conf.Positional[tuple[Path, ...]],
     genome: Path | None = None,
+    score: Literal["integer", "number"] = "integer",
     limit: int = 20,
     max_inflated: int | None = None,
 ) -> None:
@@ -20,13 +22,14 @@ def check(
 
     Example: data-tools check peaks.narrowPeak variants.vcf.gz --genome genome.fa.gz
 
-    Knows FASTA, BED, narrowPeak, broadPeak, bedGraph, bigWig, VCF, GenBank and tables of sequences
-    (TSV, CSV, parquet), told by content and name. A line on stdout for each good file, and on
-    stderr for each fault. Exit code: 0 if all files are good, 2 if any is not.
+    Knows FASTA, 2bit, BED, narrowPeak, broadPeak, bedGraph, bigWig, VCF, GenBank and tables of
+    sequences (TSV, CSV, parquet), told by content and name. A line on stdout for each good file,
+    and on stderr for each fault. Exit code: 0 if all files are good, 2 if any is not.
 
     Args:
         files: Files to check.
-        genome: FASTA file against which intervals, variants and signal are checked.
+        genome: FASTA or 2bit file against which intervals, variants and signal are checked.
+        score: What column 5 of BED files holds: an integer from 0 to 1000, or any number.
         limit: Most faults of a file to tell one by one.
         max_inflated: To how many bytes a compressed file may inflate; 16 MiB or 200 times its
             size unless given.
@@ -40,7 +43,7 @@ def check(
     with ExitStack() as stack:
         against = None if genome is None else stack.enter_context(Genome(genome))
         for file in files:
-            verdict = check_file(file, against, limit=limit, max_inflated=max_inflated)
+            verdict = check_file(file, against, score=score, limit=limit, max_inflated=max_inflated)
             for fault in verdict.faults:
                 note(f"data-tools: error: {fault}")
             if verdict.further:

@@ -17,6 +17,7 @@ def negatives(
     per_positive: int = 1,
     pool: Path | None = None,
     exclude: Path | None = None,
+    score: Literal["integer", "number"] = "integer",
     caliper: float = 0.02,
     seed: int = 0,
     out: Path | None = None,
@@ -38,6 +39,7 @@ def negatives(
         per_positive: Negatives a positive.
         pool: BED or narrowPeak file; draw only around these peaks, such as open chromatin.
         exclude: BED file of what no negative may touch, such as all known peaks.
+        score: What column 5 of these files holds: an integer from 0 to 1000, or any number.
         caliper: Largest difference in GC fraction within a matched pair.
         seed: Of the draw.
         out: File to write; stdout unless given.
@@ -70,9 +72,9 @@ def negatives(
                 kind,
                 count=per_positive * (len(table) if kind == "random" else 1),
                 width=int(widths[0]),
-                forbidden=None if exclude is None else read_intervals(exclude, source),
+                forbidden=None if exclude is None else read_intervals(exclude, source, score=score),
                 seed=seed,
-                pool=None if pool is None else read_intervals(pool, source),
+                pool=None if pool is None else read_intervals(pool, source, score=score),
                 caliper=caliper,
                 progress=progress,
             )

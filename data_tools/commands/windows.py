@@ -18,6 +18,7 @@ def windows(
     background: Literal["random", "gc_matched", "flank", "dinucleotide_matched"] = "random",
     per_positive: int = 1,
     exclude: Path | None = None,
+    score: Literal["integer", "number"] = "integer",
     chroms: tuple[str, ...] = (),
     chrom_style: Literal["exact", "match"] = "exact",
     on_edge: Literal["error", "drop"] = "drop",
@@ -47,6 +48,7 @@ def windows(
             well, and the nearest in dinucleotides) or flank.
         per_positive: Background windows a peak.
         exclude: BED file of what no background window may touch.
+        score: What column 5 of these files holds: an integer from 0 to 1000, or any number.
         chroms: Chromosomes to use; all those with a peak unless given.
         chrom_style: match reads 1 as chr1, or the reverse, where that is what the genome has.
         on_edge: For windows that would leave their chromosome.
@@ -76,6 +78,7 @@ def windows(
         table = read_intervals(
             peaks,
             source,
+            score=score,
             chrom_style=chrom_style,
             unknown_chrom=unknown_chrom,
             out_of_range=out_of_range,
@@ -106,7 +109,7 @@ def windows(
         forbidden = [used]
         if exclude is not None:
             forbidden.append(
-                read_intervals(exclude, source, chrom_style=chrom_style, counts=counts)
+                read_intervals(exclude, source, score=score, chrom_style=chrom_style, counts=counts)
             )
         with counted("matching") as progress:
             drawn = background_windows(

@@ -8,7 +8,7 @@ it. Both give the same values; a test holds them to it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,7 +17,7 @@ import pandas as pd
 
 from data_tools.errors import InputError
 from data_tools.faults import Faults
-from data_tools.formats.bed_rows import BED, PEAK, blocks, is_bed9, is_rgb, row_values
+from data_tools.formats.bed_rows import BED, PEAK, Score, blocks, is_bed9, is_rgb, row_values
 from data_tools.formats.fields import Fields, Ints, data_rows
 from data_tools.formats.text import BLOCK, text_blocks
 from data_tools.formats.values import WrongRowError, has_blank, number
@@ -37,7 +37,6 @@ _COUNTS: dict[str, tuple[int, ...]] = {
 SKIPPED = (b"#", b"track ", b"browser ")
 _INTEGERS = ("start", "end", "score", "thick_start", "thick_end", "block_count")
 _NUMBERS = ("signal", "p_value", "q_value", "value")
-_DTYPES = dict.fromkeys((*_INTEGERS, "summit"), np.int64) | dict.fromkeys(_NUMBERS, np.float64)
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,12 @@ class Layout:
 
     format: RowFormat
     columns: tuple[str, ...]
+    score: Score = "integer"
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The columns of decimal numbers."""
+        return ("score", *_NUMBERS) if self.score == "number" else _NUMBERS
 
     @property
     def note(self) -> str:
@@ -96,6 +101,7 @@ def read_rows(
     faults: Faults,
     *,
     format: RowFormat | None = None,  # noqa: A002
+    score: Score = "integer",
     max_inflated: int | None = None,
     size: int = BLOCK,
 ) -> tuple[Layout, dict[str, Any], Ints]:
@@ -127,6 +133,7 @@ def read_rows(
         if layout is None:
             head, first_line = data[: data.index(b"\n")].decode(), int(numbers[0])
             layout = choose_layout(path, head.split("\t"), first_line, faults, format)
+            layout = replace(layout, score=score)
         columns = quick(data, layout)
         if columns is None:
             columns, numbers = exact(data, numbers, layout, first_line, faults)
@@ -188,17 +195,18 @@ def quick(data: bytes, layout: Layout) -> dict[str, Any] | None:
         if name in ("block_sizes", "block_starts"):
             out[name] = fields.texts(at)
             continue
-        column = _QUICK[name](fields, at)
+        read = _quick_number if name in layout.numbers else _QUICK[name]
+        column = read(fields, at)
         if column is None:
             return None
         out[name] = column
-    return out if _quick_sound(out) else None
+    return out if _quick_sound(out, layout) else None
 
 
-def _quick_sound(out: dict[str, Any]) -> bool:
+def _quick_sound(out: dict[str, Any], layout: Layout) -> bool:
     start, end = out["start"], out["end"]
     good = (end > start).all()
-    if "score" in out:
+    if "score" in out and layout.score == "integer":
         good &= bool((out["score"] <= 1000).all())
     if "thick_start" in out:
         low, high = out["thick_start"], out["thick_end"]
@@ -289,7 +297,6 @@ _QUICK: dict[str, Callable[[Fields, int], Any | None]] = {
     "strand": _quick_strand,
     "summit": _quick_signed,
     **dict.fromkeys(_INTEGERS, _quick_integer),
-    **dict.fromkeys(_NUMBERS, _quick_number),
 }
 
 
@@ -310,19 +317,20 @@ def exact(
             faults.add(at, f"{what}: give every row the same columns, separated by tabs")
             continue
         try:
-            found = row_values(dict(zip(layout.columns, row, strict=True)))
+            found = row_values(dict(zip(layout.columns, row, strict=True)), layout.score)
         except WrongRowError as wrong:
             faults.add(at, f"{wrong}{layout.note}")
             continue
         good.append(at)
         for name, value in found.items():
             values[name].append(value)
-    columns = {
-        name: np.array(column, dtype=_DTYPES[name]) if name in _DTYPES else _texts(name, column)
-        for name, column in values.items()
-    }
+    columns = {name: _array(column, name, layout) for name, column in values.items()}
     return columns, np.array(good, dtype=np.int64)
 
 
-def _texts(name: str, column: list[Any]) -> Any:
+def _array(column: list[Any], name: str, layout: Layout) -> Any:
+    if name in layout.numbers:
+        return np.array(column, dtype=np.float64)
+    if name in (*_INTEGERS, "summit"):
+        return np.array(column, dtype=np.int64)
     return _objects(column) if name in ("block_sizes", "block_starts") else strings(column)

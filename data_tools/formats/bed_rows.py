@@ -11,7 +11,7 @@ narrowPeak and broadPeak: https://genome.ucsc.edu/FAQ/FAQformat.html
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 from data_tools.formats.values import INTEGER_DIGITS, WrongRowError, has_blank, integer, number
 
@@ -21,12 +21,16 @@ BED = (
 )
 PEAK = (*BED[:6], "signal", "p_value", "q_value")
 
+Score = Literal["integer", "number"]
+"""What column 5 holds: an integer from 0 to 1000, as the specification asks, or any number."""
+
 _BYTE = "(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])"
+_ANY_SCORE = "correct this row, or pass score='number' to take any number"
 _RGB = re.compile(f"0|{_BYTE},{_BYTE},{_BYTE}", re.ASCII)
 _LIST = re.compile(rf"[0-9]{{1,{INTEGER_DIGITS}}}(,[0-9]{{1,{INTEGER_DIGITS}}})*,?", re.ASCII)
 
 
-def row_values(text: dict[str, str]) -> dict[str, Any]:
+def row_values(text: dict[str, str], score: Score = "integer") -> dict[str, Any]:
     """Read and check every column of a row; raise `WrongRowError` at the first that is wrong.
 
     Examples
@@ -34,7 +38,7 @@ def row_values(text: dict[str, str]) -> dict[str, Any]:
     >>> row_values({"chrom": "c", "start": "1", "end": "9"})
     {'chrom': 'c', 'start': 1, 'end': 9}
     """
-    row = _Row(text)
+    row = _Row(text, score)
     row.names()
     row.place()
     for column, check in _CHECKS.items():
@@ -57,8 +61,8 @@ def is_bed9(text: dict[str, str]) -> bool:
 class _Row:
     """The columns of one row: as text, and those that have been read as values."""
 
-    def __init__(self, text: dict[str, str]) -> None:
-        self.text = text
+    def __init__(self, text: dict[str, str], score: Score = "integer") -> None:
+        self.text, self.score_kind = text, score
         self.found: dict[str, Any] = {}
 
     def names(self) -> None:
@@ -70,8 +74,17 @@ class _Row:
                 self.found[name] = value
 
     def score(self) -> None:
-        self.integer("score")
-        self.demand(0 <= self.found["score"] <= 1000, "score", "score is outside 0 to 1000")
+        text = self.text["score"]
+        if self.score_kind == "number":
+            self.found["score"] = number(text, "score")
+            return
+        try:
+            value = integer(text, "score")
+        except WrongRowError:
+            raise WrongRowError("score is not an integer", text, _ANY_SCORE) from None
+        if not 0 <= value <= 1000:
+            raise WrongRowError("score is outside 0 to 1000", text, _ANY_SCORE)
+        self.found["score"] = value
 
     def strand(self) -> None:
         self.demand(self.text["strand"] in ("+", "-", "."), "strand", "strand is none of + - .")

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from data_tools.atomic import write_atomic
 from data_tools.encode import LETTERS
 from data_tools.errors import ChangedFileError, FormatError
+from data_tools.faults import Faults
 from data_tools.formats.beginnings import BEGINNING, remedy_for
 from data_tools.formats.byte_source import PlainBytes
 
@@ -114,15 +115,36 @@ def index_of(source: PlainBytes, candidate: Index | None = None) -> Index:
         with contextlib.suppress(ChangedFileError):
             if all(record.stands_in(source) for record in candidate.records):
                 return candidate
+    return Index(digest, scanned(source, Faults(source.path)))
+
+
+def scanned(source: PlainBytes, faults: Faults) -> tuple[Record, ...]:
+    """Read a FASTA file from end to end and give its records.
+
+    Parameters
+    ----------
+    source : PlainBytes or BgzfBytes
+        The open file.
+    faults : Faults
+        Learns of every line that is not as it should be: each illegal character's line, and of
+        a record each other kind of fault once. After one, the records are not to be used.
+
+    Raises
+    ------
+    FormatError
+        If it is no FASTA at all.
+    ChangedFileError
+        If the file changes while it is scanned.
+    """
     stamp = source.stamp()
     _check_beginning(source)
-    scanner = _Scanner(source.path)
+    scanner = _Scanner(faults)
     for chunk in source.chunks():
         scanner.feed(chunk)
     records = scanner.finish()
     if source.stamp() != stamp:
         raise source.changed("it was written to while it was read")
-    return Index(digest, records)
+    return records
 
 
 def _check_beginning(source: PlainBytes) -> None:
@@ -151,13 +173,14 @@ class _Open:
     returns: bool = False
     short: int = 0
     blank: int = 0
+    told: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True)
 class _Scanner:
     """Reads FASTA chunk by chunk; lines of sequence may be longer than a chunk."""
 
-    path: Path
+    faults: Faults
     done: list[Record] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
     record: _Open | None = None
@@ -165,6 +188,7 @@ class _Scanner:
     base: int = 0
     line_start: int = 0
     line: int = 1
+    odd_line: int = 0
 
     def feed(self, chunk: bytes) -> None:
         data = self.carry + chunk
@@ -176,13 +200,17 @@ class _Scanner:
             starts[0], starts[1:] = self.line_start - self.base, ends[:-1] + 1
         headers = (starts >= 0) & (letters[np.maximum(starts, 0)] == _GREATER)
         returns = (ends > 0) & (letters[ends - 1] == _RETURN)
-        self._check_letters(data, letters, ends, headers)
+        odd_lines, odd_letters = self._odd(data, letters, ends, headers)
         bases = ends - starts - returns
         after = 0
         for i in map(int, np.flatnonzero(headers)):
+            cut = int(np.searchsorted(odd_lines, self.line + i))
+            self._tell_odd(odd_lines[:cut], odd_letters[:cut])
+            odd_lines, odd_letters = odd_lines[cut:], odd_letters[cut:]
             self._add_lines(bases[after:i], returns[after:i], self.line + after)
             self._begin(data[starts[i] : ends[i] + 1], self.base + int(starts[i]), self.line + i)
             after = i + 1
+        self._tell_odd(odd_lines, odd_letters)
         self._add_lines(bases[after:], returns[after:], self.line + after)
         if ends.size:
             self.line_start = self.base + int(ends[-1]) + 1
@@ -193,7 +221,7 @@ class _Scanner:
         if self.carry[:1] == b">":
             self._begin(self.carry, self.base, self.line)
         elif self.carry:
-            raise self._wrong(self.line, "a carriage return without a newline: convert line ends")
+            self._tell(self.line, "a carriage return without a newline: convert line ends")
         tail = self.base - self.line_start
         if tail and not self.carry and self.record is not None:
             self._add_lines(np.array([tail]), np.array([self.record.returns]), self.line)
@@ -206,7 +234,8 @@ class _Scanner:
         at_line_start = cut > 0 or self.line_start == self.base
         if at_line_start and data[cut : cut + 1] == b">":
             if len(data) - cut > _HEADER_MAX:
-                raise self._wrong(self.line + data.count(b"\n"), "a header of more than 1 MiB")
+                line = self.line + data.count(b"\n")
+                raise self.faults.error(line, "a header of more than 1 MiB: is it FASTA?")
         elif data[-1:] == b"\r":
             cut = len(data) - 1
         else:
@@ -214,57 +243,66 @@ class _Scanner:
         self.carry = data[cut:]
         return data[:cut]
 
-    def _check_letters(
+    def _odd(
         self,
         data: bytes,
         letters: NDArray[np.uint8],
         ends: NDArray[np.intp],
         headers: NDArray[np.bool_],
-    ) -> None:
+    ) -> tuple[NDArray[np.intp], NDArray[np.uint8]]:
+        """Give the lines of sequence that hold an illegal character, and the first one in each."""
         if not data.translate(None, LETTERS + b"\n"):
-            return
+            return np.empty(0, dtype=np.intp), letters[:0]
         odd = np.flatnonzero(~_LEGAL[letters])
         line = np.searchsorted(ends, odd)
         stop = np.append(ends, -1)[line]
         in_header = np.append(headers, False)[line]
         is_return = (letters[odd] == _RETURN) & (stop == odd + 1)
-        wrong = np.flatnonzero(~in_header & ~is_return)
-        if not wrong.size:
-            return
-        at, i = int(odd[wrong[0]]), int(line[wrong[0]])
-        for h in map(int, np.flatnonzero(headers[:i])[-1:]):
-            start = int(ends[h - 1]) + 1 if h else 0
-            self._begin_name(data[start : int(ends[h])], self.line + h)
-        remedy = "; this is RNA, write T for U" if data[at] in b"Uu" else ""
-        raise self._wrong(
-            self.line + i, f"illegal character {chr(data[at])!r}: only IUPAC letters{remedy}"
-        )
+        wrong = ~in_header & ~is_return
+        lines, first = np.unique(line[wrong], return_index=True)
+        return lines + self.line, letters[odd[wrong][first]]
 
-    def _wrong(self, line: int, what: str) -> FormatError:
-        name = f" record {self.record.name!r}:" if self.record is not None else ""
-        return FormatError(f"{self.path}:{line}:{name} {what}")
+    def _tell_odd(self, lines: NDArray[np.intp], letters: NDArray[np.uint8]) -> None:
+        for line, letter in zip(lines.tolist(), letters.tolist(), strict=True):
+            # A long line comes in several chunks.
+            if line == self.odd_line:
+                continue
+            self.odd_line = line
+            remedy = "; this is RNA, write T for U" if letter in b"Uu" else ""
+            what = f"illegal character {chr(letter)!r}: only IUPAC letters{remedy}"
+            self._tell(line, what)
+
+    def _tell(self, line: int, what: str, kind: str = "") -> None:
+        """Tell a fault; one of a kind only once for a record."""
+        record = self.record
+        if record is None:
+            self.faults.add(line, what)
+        elif kind not in record.told:
+            record.told |= {kind} - {""}
+            self.faults.add(line, f"record {record.name!r}: {what}")
 
     def _begin_name(self, header: bytes, line: int) -> str:
         """Read the name from a header line and make it the record that errors speak of."""
         text = header.rstrip(b"\r\n")
         if any(byte < 32 and byte != 9 for byte in text):
-            raise self._wrong(line, "a control character in a header: check the line ends")
+            self._tell(line, "a control character in a header: check the line ends")
         words = text[1:].replace(b"\t", b" ").split(b" ", 1)
-        if not words[0]:
-            raise FormatError(f"{self.path}:{line}: empty name: put the name right after '>'")
         name = words[0].decode("latin-1")
-        if not name.isascii():
-            raise FormatError(f"{self.path}:{line}: name {name!r} is not ASCII: rename it")
+        if not name:
+            self.faults.add(line, "empty name: put the name right after '>'")
+        elif not name.isascii():
+            self.faults.add(line, f"name {name!r} is not ASCII: rename it")
         self.record = _Open(name, header.decode("latin-1"), 0, line)
         return name
 
     def _begin(self, header: bytes, place: int, line: int) -> None:
         self._close()
         name = self._begin_name(header, line)
-        if name in self.seen:
-            raise self._wrong(line, "the name occurs twice: rename one of the records")
+        if name and name in self.seen:
+            self._tell(line, "the name occurs twice: rename one of the records")
         if len(self.seen) == RECORDS_MAX:
-            raise self._wrong(line, f"it is one record more than {RECORDS_MAX:,}: {TOO_MANY}")
+            what = f"record {name!r}: it is one record more than {RECORDS_MAX:,}: {TOO_MANY}"
+            raise self.faults.error(line, what)
         self.seen.add(name)
         assert self.record is not None
         self.record.offset = place + len(header)
@@ -277,7 +315,8 @@ class _Scanner:
         full = int(np.count_nonzero(bases))
         if full and (record.blank or not bases[:full].all()):
             blank = record.blank or line + int(bases.argmin())
-            raise self._wrong(blank, "a blank line inside a record: remove it")
+            self._tell(blank, "a blank line inside a record: remove it", "blank")
+            full = int(np.flatnonzero(bases)[-1]) + 1
         if full < bases.size and not record.blank:
             record.blank = line + full
         if not full:
@@ -288,7 +327,7 @@ class _Scanner:
         self._check_widths(record, bases, line)
         if (returns != record.returns).any():
             mixed = line + int((returns != record.returns).argmax())
-            raise self._wrong(mixed, "LF and CRLF line ends are mixed: convert the file to one")
+            self._tell(mixed, "LF and CRLF line ends are mixed: convert the file to one", "end")
         record.length += int(bases.sum())
 
     def _check_widths(self, record: _Open, bases: NDArray[np.intp], line: int) -> None:
@@ -301,10 +340,13 @@ class _Scanner:
         else:
             record.short = line + at if odd.size else 0
             return
-        raise self._wrong(
+        if "blank" in record.told:
+            return
+        self._tell(
             fault,
             f"its length differs from the record's first line ({record.width} letters); "
             "only the last line may be shorter: wrap the file anew",
+            "width",
         )
 
     def _close(self) -> None:
@@ -312,7 +354,7 @@ class _Scanner:
         if record is None:
             return
         if not record.length:
-            raise self._wrong(record.line, "the record is empty: remove it or add its sequence")
+            self._tell(record.line, "the record is empty: remove it or add its sequence")
         stride = record.width + 1 + record.returns
         self.done.append(
             Record(record.name, record.length, record.offset, record.width, stride, record.header)

@@ -31,6 +31,9 @@ _EXACT_DIGITS = 15
 _U = np.uint64
 _ALL = _U(0xFFFFFFFFFFFFFFFF)
 _TENS = 10.0 ** np.arange(16)
+# For a dot in byte k of a word: k at bits 61 - 8 k, and what the digits behind it count.
+_PLACES = _U(sum(k << (61 - 8 * k) for k in range(8)))
+_SCALES = np.append(10.0 ** np.arange(7, -1, -1), 1.0)
 # Pairs of digits, then pairs of pairs, then both halves.
 _STEPS = (
     (_U(10), _U(8), _U(0x00FF00FF00FF00FF)),
@@ -155,6 +158,18 @@ class Fields:
         first = self.letters[starts]
         minus = first == _MINUS
         starts = starts + (minus | (first == _PLUS))
+        values, known = _short_decimals(self._words, starts, ends)
+        rest = np.flatnonzero(~known)
+        if rest.size:
+            values[rest], found = self._long_decimals(starts[rest], ends[rest])
+            rest = rest[~found]
+        if minus.any():
+            np.negative(values, out=values, where=minus)
+        return values, rest
+
+    def _long_decimals(
+        self, starts: Ints, ends: Ints
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         dot = np.minimum(self._dots[np.searchsorted(self._dots, starts)], ends)
         whole, part = dot - starts, np.maximum(ends - dot - 1, 0)
         plain = (whole + part >= 1) & (whole + part <= _EXACT_DIGITS)
@@ -162,10 +177,8 @@ class Fields:
         whole_value = self._some_digits(dot, np.where(plain, whole, 0))
         part_value = self._some_digits(ends, np.where(plain, part, 0))
         known = plain & (whole_value >= 0) & (part_value >= 0)
-        values = (whole_value * _TENS[np.where(known, part, 0)] + part_value) / _TENS[
-            np.where(known, part, 0)
-        ]
-        return np.where(minus, -values, values), np.flatnonzero(~known)
+        scale = _TENS[np.where(known, part, 0)]
+        return (whole_value * scale + part_value) / scale, known
 
     def _some_digits(self, ends: Ints, lengths: Ints) -> Ints:
         """Give the numbers as `_digits` does, and -1 where something else than digits stands."""
@@ -210,7 +223,7 @@ class Fields:
         codes: Ints | None = None
         for offset in range(0, max(longest, 1), 8):
             inside = np.clip(lengths - offset, 0, 8)
-            place = np.minimum(starts + offset, len(self._words) - 1)
+            place = np.minimum(starts + offset, len(self._words) - 1) if offset else starts
             word = self._words[place] & (_ALL >> _bits(8 - inside))
             if offset:
                 word[inside == 0] = 0
@@ -253,6 +266,36 @@ def _masked(word: Words, lengths: Ints) -> Words:
     return (word ^ _U(0x3030303030303030)) & (_ALL << _bits(8 - lengths))
 
 
+def _short_decimals(
+    words: Words, starts: Ints, ends: Ints
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Read the numbers of at most 8 digits with a dot among the last 8 characters or none."""
+    lengths = ends - starts
+    last = words[ends - 8]
+    digits = _masked(last, np.clip(lengths, 0, 8))
+    # One bit for what is no digit, the highest of its byte.
+    dot = (digits + _U(0x7676767676767676)) | digits
+    dot &= _U(0x8080808080808080)
+    low = dot >> _U(7)
+    none = dot == 0
+    known = (digits & (low * _U(255))) == low * _U(ord(".") ^ _ZERO)
+    known &= (dot & (dot - _U(1))) == 0
+    lengths = lengths - ~none
+    known &= (lengths >= 1) & (lengths <= 8)
+    # What stands after the dot stays, what stands before moves into its place.
+    after = ~((dot << _U(1)) - _U(1))
+    after[none] = _ALL
+    joined = (last & after) | (words[ends - 9] & ~after)
+    digits = _masked(joined, np.where(known, lengths, 0))
+    odd = (((digits + _U(0x7676767676767676)) | digits) & _U(0x8080808080808080)) != 0
+    if odd.any():
+        known &= ~odd
+        digits[odd] = 0
+    # The factor shifts the number of the dot's byte to the top.
+    place = ((low * _PLACES) >> _U(61)).view(np.int64)
+    return _folded(digits) / _SCALES[np.where(none, 8, place)], known
+
+
 def _digit_flags(word: Words, lengths: Ints) -> NDArray[np.bool_]:
     digits = _masked(word, lengths)
     flags: NDArray[np.bool_] = ((digits + _U(0x7676767676767676)) | digits) & _U(
@@ -268,8 +311,11 @@ def _eight_digits(word: Words, lengths: Ints) -> Ints | None:
     high = digits + _U(0x7676767676767676)
     high |= digits
     high &= _U(0x8080808080808080)
-    if high.any():
-        return None
+    return None if high.any() else _folded(digits)
+
+
+def _folded(digits: Words) -> Ints:
+    """Give the numbers that 8 digits a word make; the words are used up."""
     for factor, shift, mask in _STEPS:
         upper = digits >> shift
         digits *= factor

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import warnings
 from collections.abc import Callable, Iterator
@@ -10,10 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_tools.faults import Faults, shown
-from data_tools.formats.text import text_blocks
-
-_FIELD_MAX = 1 << 28
-"""Longest field of a table, as long as the longest chromosome arms."""
+from data_tools.formats.delimited import checked_names, delimited_rows, text_lines
 
 _GENBANK_LABELS = ("organism", "molecule_type")
 
@@ -28,19 +24,13 @@ class Record:
     labels: dict[str, str] = field(default_factory=dict)
 
 
-def _lines(faults: Faults, max_inflated: int | None) -> Iterator[tuple[int, str]]:
-    for block in text_blocks(faults.path, faults, max_inflated=max_inflated):
-        lines = block.data.decode().removesuffix("\n").split("\n")
-        yield from enumerate(lines, start=block.first)
-
-
 def fasta(
     faults: Faults, _name: str, _sequence: str | None, max_inflated: int | None
 ) -> Iterator[Record]:
     """Give the records of a FASTA file; the words of a header after the name are labels."""
     record: Record | None = None
     parts: list[str] = []
-    for line, text in _lines(faults, max_inflated):
+    for line, text in text_lines(faults, max_inflated):
         if text.startswith(">"):
             if record is not None:
                 record.sequence = "".join(parts)
@@ -82,39 +72,12 @@ def _table(separator: str) -> Callable[..., Iterator[Record]]:
 def _table_records(
     faults: Faults, separator: str, name: str, sequence: str | None, max_inflated: int | None
 ) -> Iterator[Record]:
-    at = _Place()
-    csv.field_size_limit(max(csv.field_size_limit(), _FIELD_MAX))
-    rows = csv.reader(at.texts(_lines(faults, max_inflated)), delimiter=separator, strict=True)
     columns: list[str] | None = None
-    while True:
-        line = at.line + 1
-        try:
-            row = next(rows)
-        except StopIteration:
-            break
-        except csv.Error as err:
-            raise faults.error(line, f"broken quoting ({err}): close every quote") from None
-        if not row:
-            continue
-        if columns is None:
+    for line, row in delimited_rows(faults, separator, max_inflated):
+        if row and columns is None:
             columns = _column_names(row, line, faults, name, sequence)
-        elif len(row) != len(columns):
-            what = f"{len(row)} columns, the first line has {len(columns)}"
-            faults.add(line, f"{what}: give every row the same columns")
-        else:
+        elif row and columns is not None:
             yield _table_record(dict(zip(columns, row, strict=True)), line, name, sequence)
-
-
-class _Place:
-    """Which line the reader of a table has come to; a quoted field may span several."""
-
-    def __init__(self) -> None:
-        self.line = 0
-
-    def texts(self, lines: Iterator[tuple[int, str]]) -> Iterator[str]:
-        for number, text in lines:
-            self.line = number
-            yield text + "\n"
 
 
 def _column_names(
@@ -125,9 +88,7 @@ def _column_names(
         raise faults.error(
             line, f"no column {wanted!r} among {', '.join(map(shown, row[:10]))}: name it"
         )
-    if len(set(row)) != len(row) or not all(row):
-        raise faults.error(line, "a column's name is empty or occurs twice: rename it")
-    return row
+    return checked_names(row, line, faults)
 
 
 def _table_record(row: dict[str, str], line: int, name: str, sequence: str | None) -> Record:
@@ -186,7 +147,7 @@ def genbank(
     """Give the records of a GenBank file, each read on its own by Biopython."""
     lines: list[str] = []
     first = 1
-    for line, text in _lines(faults, max_inflated):
+    for line, text in text_lines(faults, max_inflated):
         if not lines and not text.strip():
             continue
         if not lines:

@@ -8,16 +8,20 @@ import re
 from data_tools.faults import shown
 
 INTEGER_DIGITS = 13
+DECIMAL = r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
+"""A decimal number, as a regular expression."""
 
 _INTEGER = re.compile(rf"-?[0-9]{{1,{INTEGER_DIGITS}}}", re.ASCII)
-_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", re.ASCII)
+_NUMBER = re.compile(DECIMAL, re.ASCII)
 
 
 class WrongRowError(ValueError):
     """A row does not keep to its format."""
 
-    def __init__(self, fault: str, value: object) -> None:
-        super().__init__(f"{fault}: {shown(value)}; correct or remove this row")
+    def __init__(
+        self, fault: str, value: object, remedy: str = "correct or remove this row"
+    ) -> None:
+        super().__init__(f"{fault}: {shown(value)}; {remedy}")
 
 
 def integer(text: str, name: str) -> int:

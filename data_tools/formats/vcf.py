@@ -7,11 +7,16 @@ VCF 4.3: https://samtools.github.io/hts-specs/VCFv4.3.pdf
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
+import pandas as pd
+
 from data_tools.faults import Faults, shown
+from data_tools.formats.fields import Fields
 from data_tools.formats.text import BLOCK, text_blocks
 from data_tools.formats.values import WrongRowError, has_blank, integer, number
 
@@ -40,11 +45,19 @@ class Allele(NamedTuple):
 
 def read_alleles(
     faults: Faults, *, max_inflated: int | None = None, size: int = BLOCK
-) -> Iterator[Allele]:
-    """Give the alternative alleles of a file in its order; only a block of text is in memory."""
+) -> Iterator[pd.DataFrame]:
+    """Give the alternative alleles of a file in its order, a table for each block of text.
+
+    Rows of one allele that is a sequence, nearly all, are read at once; the others, and blocks
+    in which something is amiss, row by row. Both give the same values; a test holds them to it.
+    """
     header: int | None = None
     first = True
     for block in text_blocks(faults.path, faults, max_inflated=max_inflated, size=size):
+        if header is not None and (found := quick(block.data, block.first, header)) is not None:
+            yield found
+            continue
+        alleles: list[Allele] = []
         lines = block.data.decode().removesuffix("\n").split("\n")
         for number_, line in enumerate(lines, start=block.first):
             if first:
@@ -56,11 +69,87 @@ def read_alleles(
                 header = _check_header(line, number_, faults)
             else:
                 try:
-                    yield from row_alleles(line, number_, header)
+                    alleles += row_alleles(line, number_, header)
                 except WrongRowError as wrong:
                     faults.add(number_, str(wrong))
+        yield as_table(alleles)
     if header is None and not faults.count:
         raise faults.error(None, "holds no header line #CHROM POS ...: is the file cut short?")
+
+
+def as_table(alleles: list[Allele]) -> pd.DataFrame:
+    """Give alleles as a table."""
+    columns = zip(*alleles, strict=True) if alleles else [()] * len(Allele._fields)
+    return _typed(dict(zip(Allele._fields, columns, strict=True)))
+
+
+def _typed(columns: dict[str, Any]) -> pd.DataFrame:
+    types = {"line": "int64", "start": "int64", "allele": "int64", "qual": "float64"}
+    return pd.DataFrame(
+        {name: pd.Series(column, dtype=types.get(name, "str")) for name, column in columns.items()}
+    )
+
+
+def quick(data: bytes, first_line: int, count: int) -> pd.DataFrame | None:
+    """Read whole lines at once; None where that does not prove every row right."""
+    fields = Fields.of(data, count) if data.isascii() else None
+    if fields is None or fields.any_begins((b"#",)):
+        return None
+    chrom, place, passed = fields.repeated(0), fields.integers(1), fields.repeated(6)
+    if chrom is None or place is None or passed is None or place.min() < 1:
+        return None
+    names, quality = fields.texts(2), _quick_quality(fields)
+    if quality is None or any(not n or has_blank(n) for n in (*chrom[1], *passed[1], *names)):
+        return None
+    ref, alt = _quick_bases(fields, 3), _quick_bases(fields, 4)
+    if not all(ref):
+        return None
+    plain = np.array([a != "" and a != r for r, a in zip(ref, alt, strict=True)], dtype=np.bool_)
+    table = _typed(
+        {
+            "line": first_line + np.arange(len(place)),
+            "chrom": np.array(chrom[1], dtype=object)[chrom[0]],
+            "start": place - 1,
+            "name": [None if name == "." else name for name in names],
+            "ref": ref,
+            "alt": alt,
+            "allele": np.ones(len(place), dtype=np.int64),
+            "qual": quality,
+            "filter": np.array([None if p == "." else p for p in passed[1]], object)[passed[0]],
+            "kind": np.full(len(place), "", dtype=object),
+        }
+    )
+    if plain.all():
+        return table
+    others: list[Allele] = []
+    lines = data.decode().split("\n")
+    try:
+        for row in np.flatnonzero(~plain).tolist():
+            others += row_alleles(lines[row], first_line + row, count)
+    except WrongRowError:
+        return None
+    both = pd.concat([table[plain], as_table(others)])
+    return both.sort_values("line", kind="stable", ignore_index=True)
+
+
+def _quick_quality(fields: Fields) -> Any | None:
+    values, rest = fields.decimals(5)
+    for row in rest.tolist():
+        text = fields.text(row, 5)
+        try:
+            values[row] = math.nan if text == "." else number(text, "QUAL")
+        except WrongRowError:
+            return None
+    return values
+
+
+def _quick_bases(fields: Fields, column: int) -> list[str]:
+    """Give a column of bases in upper case; "" where something else stands."""
+    texts = fields.texts(column)
+    raw, _ = fields.joined(column)
+    if not raw.translate(None, b"ACGTN"):
+        return texts
+    return [text.upper() if _BASES.fullmatch(text) else "" for text in texts]
 
 
 def _check_first(line: str, number_: int, faults: Faults) -> None:

@@ -1,6 +1,9 @@
 """All formats of intervals, the quick way of reading them, and the policies."""
 
+import gzip
+import os
 import random
+import re
 import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
@@ -118,11 +121,54 @@ def test_an_unknown_format_is_refused(tmp_path):
         read(tmp_path, BED6, format="gff")
 
 
+# --- scores that are no integers from 0 to 1000 -----------------------------------------------
+
+
+@pytest.mark.parametrize("score", ["22.9613", "1001", "-0.5", "3e-7", ".5"])
+def test_a_score_that_is_any_number_is_refused_with_the_remedy_and_read_with_it(tmp_path, score):
+    text = f"c\t1\t9\tp\t5\nc\t1\t9\tp\t{score}\n"
+    with pytest.raises(FormatError, match=r"x\.bed:2: score .*, or pass score='number'"):
+        read(tmp_path, text)
+    table = read(tmp_path, text, score="number")
+    assert table["score"].dtype == np.float64
+    assert table["score"].tolist() == [5.0, float(score)]
+
+
+@pytest.mark.parametrize("score", ["nan", "inf", "1e999", ".", "", "1,5", "0x1"])
+def test_a_score_that_is_no_finite_number_is_refused_all_the_same(tmp_path, score):
+    with pytest.raises(FormatError, match=r"x\.bed:1: score is (not a number|too large)"):
+        read(tmp_path, f"c\t1\t9\tp\t{score}\n", score="number")
+
+
+def test_a_peak_file_takes_any_score_with_the_same_word(tmp_path):
+    row = NARROW.replace("\tp\t5\t", "\tp\t1234.5\t")
+    assert read(tmp_path, row, score="number")["score"].tolist() == [1234.5]
+
+
+def test_a_policy_for_scores_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(InputError, match="choose 'integer' or 'number'"):
+        read(tmp_path, BED6, score="float")
+
+
+@pytest.mark.skipif("SEQNORM_SHARED_DATA" not in os.environ, reason="needs SEQNORM_SHARED_DATA")
+def test_real_files_of_peaks_with_fractional_scores_are_read_as_they_stand():
+    folder = Path(os.environ["SEQNORM_SHARED_DATA"]) / "human_chrom" / "peaks_genomewide"
+    files = sorted(folder.glob("*.bed.gz"))
+    assert len(files) == 22
+    for path in files:
+        table = read_intervals(path, score="number")
+        with gzip.open(path, "rt") as stream:
+            rows = [line.rstrip("\n").split("\t") for line in stream if line[0] != "#"]
+        assert table["score"].tolist() == [float(row[4]) for row in rows]
+        assert table["start"].tolist() == [int(row[1]) for row in rows]
+
+
 # --- the quick way gives what the exact way gives -------------------------------------------
 
 names = st.text(
     st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=16
 )
+chroms = names.filter(lambda name: not name.startswith("#"))
 digits = st.integers(0, 12).flatmap(lambda n: st.integers(0, 10**n))
 floats = st.one_of(
     st.floats(-1e6, 1e6).map(repr),
@@ -134,16 +180,16 @@ level = st.one_of(st.just("-1"), floats.map(lambda text: text.lstrip("-")))
 
 
 @st.composite
-def rows(draw, columns):
+def rows(draw, layout):
     start = draw(digits)
     end = start + draw(st.integers(1, 10**6))
     low = draw(st.integers(start, end))
     fields = {
-        "chrom": draw(st.one_of(st.sampled_from(["chr1", "chr2", "chrUn_GL000220v1"]), names)),
+        "chrom": draw(st.one_of(st.sampled_from(["chr1", "chr2", "chrUn_GL000220v1"]), chroms)),
         "start": start,
         "end": end,
         "name": draw(names),
-        "score": draw(st.integers(0, 1000)),
+        "score": draw(floats if layout.score == "number" else st.integers(0, 1000)),
         "strand": draw(st.sampled_from("+-.")),
         "thick_start": low,
         "thick_end": draw(st.integers(low, end)),
@@ -156,7 +202,7 @@ def rows(draw, columns):
         "q_value": draw(level),
         "summit": draw(st.integers(-1, end - start - 1)),
     }
-    return "\t".join(str(fields[name]) for name in columns)
+    return "\t".join(str(fields[name]) for name in layout.columns)
 
 
 LAYOUTS = [
@@ -165,6 +211,8 @@ LAYOUTS = [
     bed.Layout("bed", bed.BED),
     bed.Layout("broadPeak", bed.PEAK),
     bed.Layout("narrowPeak", (*bed.PEAK, "summit")),
+    bed.Layout("bed", bed.BED[:5], "number"),
+    bed.Layout("narrowPeak", (*bed.PEAK, "summit"), "number"),
 ]
 
 
@@ -187,7 +235,7 @@ def both(data, layout):
 
 @given(st.data(), st.sampled_from(LAYOUTS))
 def test_the_quick_way_gives_the_values_of_the_exact_way_bit_for_bit(data, layout):
-    lines = data.draw(st.lists(rows(layout.columns), min_size=1, max_size=6))
+    lines = data.draw(st.lists(rows(layout), min_size=1, max_size=6))
     text = "".join(line + "\n" for line in lines).encode()
     quick, exact, faults = both(text, layout)
     assert faults.count == 0
@@ -197,7 +245,7 @@ def test_the_quick_way_gives_the_values_of_the_exact_way_bit_for_bit(data, layou
 
 @given(st.data(), st.sampled_from(LAYOUTS))
 def test_the_quick_way_never_accepts_what_the_exact_way_refuses(data, layout):
-    lines = data.draw(st.lists(rows(layout.columns), min_size=1, max_size=4))
+    lines = data.draw(st.lists(rows(layout), min_size=1, max_size=4))
     text = bytearray("".join(line + "\n" for line in lines).encode())
     for _ in range(data.draw(st.integers(1, 2))):
         place = data.draw(st.integers(0, len(text) - 1))
@@ -240,6 +288,32 @@ def test_decimals_are_rounded_as_float_rounds_them(first, second):
         values, rest = fields.decimals(column)
         if not rest.size:
             assert values.tobytes() == np.float64(float(text)).tobytes()
+
+
+def test_many_short_decimals_side_by_side_are_those_of_float_and_none_is_left_over():
+    draw = random.Random(1)
+    texts = []
+    for _ in range(20_000):
+        digits = "".join(draw.choices("0123456789", k=draw.randint(1, 17)))
+        dot = draw.choice(["", "."])
+        place = draw.randint(0, len(digits))
+        sign = draw.choice(["", "", "-", "+"])
+        texts.append(sign + digits[:place] + dot + digits[place:])
+    values, rest = Fields.of("".join(f"{text}\n" for text in texts).encode(), 1).decimals(0)
+    expected = np.array(list(map(float, texts)))
+    left = np.zeros(len(texts), dtype=bool)
+    left[rest] = True
+    assert values[~left].tobytes() == expected[~left].tobytes()
+    assert left.tolist() == [sum(c.isdigit() for c in text) > 15 for text in texts]
+
+
+def test_what_is_no_decimal_is_left_to_the_caller_whatever_stands_beside_it():
+    draw = random.Random(2)
+    texts = ["".join(draw.choices("0159.-+e ", k=draw.randint(0, 10))) for _ in range(20_000)]
+    texts += ["1.5:", "5/", "1é.5", "/.5", "1.:", ".", "-", "", "1..2", "1.2.3"]
+    _, rest = Fields.of("".join(f"{text}\n" for text in texts).encode(), 1).decimals(0)
+    plain = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)")
+    assert rest.tolist() == [i for i, text in enumerate(texts) if not plain.fullmatch(text)]
 
 
 def test_a_file_of_many_blocks_is_read_as_one(tmp_path, monkeypatch):

@@ -180,7 +180,11 @@ FAULTS = {
     "label twice": ("x.fa", ">a x=1 x=2\nAC\n", ":1: the label 'x=2' has no name or occurs"),
     "label called name": ("x.fa", ">a name=1\nAC\n", "a label cannot be called 'name'"),
     "no column": ("x.csv", "name,seq\na,AC\n", ":1: no column 'sequence' among 'name', 'seq'"),
-    "column twice": ("x.csv", "name,sequence,x,x\na,AC,1,2\n", ":1: a column's name is empty or"),
+    "column twice": (
+        "x.csv",
+        "name,sequence,x,x\na,AC,1,2\n",
+        ":1: the name of column 4, 'x', is empty or",
+    ),
     "ragged": ("x.csv", "name,sequence\na,AC\nb\n", ":3: 1 columns, the first line has 2"),
     "open quote": ("x.csv", 'name,sequence\n"a,AC\nb,GT\n', ":2: broken quoting"),
     "text after a quote": ("x.csv", 'name,sequence\n"a"b,AC\n', ":2: broken quoting"),
