@@ -136,7 +136,7 @@ def read_with_faults(
     sieve = Sieve(faults, table["line"].to_numpy(), counts)
     for kind in sorted(set(table["kind"]) - {""}):
         _judge_kind(table, sieve, kind, policies.not_sequence)
-    table["end"] = table["start"] + table["ref"].map(len).astype(np.int64)
+    table["end"] = table["start"] + table["ref"].str.len().astype(np.int64)
     if genome is not None:
         _fit_genome(table, sieve, genome, policies)
     again = np.zeros(len(table), dtype=bool)
@@ -201,7 +201,7 @@ def _same_reference(
     """Compare REF with the genome; rows of one length of REF are read together."""
     good = np.ones(len(table), dtype=bool)
     chrom, start = table["chrom"].to_numpy(), table["start"].to_numpy()
-    width = table["ref"].map(len).to_numpy()
+    width = table["ref"].str.len().to_numpy(np.int64)
     for length in np.unique(width[keep]).tolist():
         rows = np.flatnonzero(keep & (width == length))
         step = max(1, _BASES // length)

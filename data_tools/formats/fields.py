@@ -271,8 +271,8 @@ def _short_decimals(
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Read the numbers of at most 8 digits with a dot among the last 8 characters or none."""
     lengths = ends - starts
-    last = words[ends - 8]
-    digits = _masked(last, np.clip(lengths, 0, 8))
+    last: Words = words[ends - 8]
+    digits: Words = _masked(last, np.clip(lengths, 0, 8))
     # One bit for what is no digit, the highest of its byte.
     dot = (digits + _U(0x7676767676767676)) | digits
     dot &= _U(0x8080808080808080)
@@ -283,9 +283,9 @@ def _short_decimals(
     lengths = lengths - ~none
     known &= (lengths >= 1) & (lengths <= 8)
     # What stands after the dot stays, what stands before moves into its place.
-    after = ~((dot << _U(1)) - _U(1))
+    after: Words = np.invert((dot << _U(1)) - _U(1))
     after[none] = _ALL
-    joined = (last & after) | (words[ends - 9] & ~after)
+    joined: Words = (last & after) | (words[ends - 9] & ~after)
     digits = _masked(joined, np.where(known, lengths, 0))
     odd = (((digits + _U(0x7676767676767676)) | digits) & _U(0x8080808080808080)) != 0
     if odd.any():

@@ -99,7 +99,10 @@ def quick(data: bytes, first_line: int, count: int) -> pd.DataFrame | None:
     if chrom is None or place is None or passed is None or place.min() < 1:
         return None
     names, quality = fields.texts(2), _quick_quality(fields)
-    if quality is None or any(not n or has_blank(n) for n in (*chrom[1], *passed[1], *names)):
+    # In sound ASCII text, nothing but the space is a blank within a field.
+    if quality is None or not all(names) or b" " in fields.joined(2)[0]:
+        return None
+    if any(not name or has_blank(name) for name in (*chrom[1], *passed[1])):
         return None
     ref, alt = _quick_bases(fields, 3), _quick_bases(fields, 4)
     if not all(ref):

@@ -8,9 +8,13 @@ import numpy as np
 import pandas as pd
 import pysam
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data_tools.counts import Counts
 from data_tools.errors import FormatError, InputError
+from data_tools.formats import vcf
+from data_tools.formats.values import WrongRowError
 from data_tools.genome import Genome
 from data_tools.variants import read_variants
 
@@ -240,3 +244,58 @@ def test_many_samples_do_not_have_to_be_read(tmp_path):
     calls = ["GT", *["0|1"] * 2000]
     table = read(tmp_path, [[*row(pos=i), *calls] for i in range(1, 300)], head)
     assert table["start"].tolist() == np.arange(299).tolist()
+
+
+# --- the quick way gives what the exact way gives -------------------------------------------
+
+vcf_bases = st.text("ACGTNacgtn", min_size=1, max_size=12)
+vcf_rows = st.tuples(
+    st.sampled_from(["chr1", "2", "HLA*01"]),
+    st.one_of(st.integers(0, 3).map(str), st.integers(1, 10**9).map(str)),
+    st.sampled_from([".", "rs1", "a;b"]),
+    vcf_bases,
+    st.one_of(vcf_bases, st.sampled_from(["A,C", "<DEL>", "*", ".", "A,<INS>", "]c:5]T", "T."])),
+    st.sampled_from([".", "30", "1e3", "12.125", "-1.5"]),
+    st.sampled_from([".", "PASS", "q10;s50"]),
+    st.sampled_from([".", "DP=3;AF=0.5"]),
+).map("\t".join)
+
+
+def both_ways(text):
+    """What the two ways give for rows without a header; the exact one with its first fault."""
+    alleles, fault = [], None
+    for line, row in enumerate(text.removesuffix("\n").split("\n"), start=5):
+        try:
+            alleles += vcf.row_alleles(row, line, 8)
+        except WrongRowError as wrong:
+            fault = wrong
+    return vcf.quick(text.encode(), 5, 8), vcf.as_table(alleles), fault
+
+
+@given(st.lists(vcf_rows, min_size=1, max_size=6))
+def test_rows_read_at_once_have_the_values_of_rows_read_one_by_one(rows):
+    quick, exact, fault = both_ways("".join(row + "\n" for row in rows))
+    assert (quick is None) >= (fault is not None)
+    if quick is not None:
+        pd.testing.assert_frame_equal(quick, exact)
+
+
+def test_rows_of_one_allele_are_read_at_once_beside_others():
+    row = "c\t{}\t.\tA\t{}\t.\tPASS\t."
+    quick, exact, fault = both_ways(row.format(1, "t") + "\n" + row.format(2, "C,<DEL>,G") + "\n")
+    assert fault is None
+    assert quick is not None
+    pd.testing.assert_frame_equal(quick, exact)
+
+
+@given(st.lists(vcf_rows, min_size=1, max_size=4), st.data())
+def test_rows_read_at_once_are_never_rows_that_are_refused_one_by_one(rows, data):
+    text = "".join(row + "\n" for row in rows)
+    place = data.draw(st.integers(0, len(text) - 1))
+    put = data.draw(st.sampled_from([*"019.,-+e# \tAx\n<é", ""]))
+    text = text[:place] + put + text[place + data.draw(st.integers(0, 1)) :]
+    text = text if text.endswith("\n") else text + "\n"
+    quick, exact, fault = both_ways(text)
+    if quick is not None:
+        assert fault is None
+        pd.testing.assert_frame_equal(quick, exact)
