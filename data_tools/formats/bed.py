@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,9 +18,10 @@ import pandas as pd
 
 from data_tools.errors import InputError
 from data_tools.faults import Faults
+from data_tools.formats.ahead import worked_ahead
 from data_tools.formats.bed_rows import BED, PEAK, Score, blocks, is_bed9, is_rgb, row_values
 from data_tools.formats.fields import Fields, Ints, data_rows
-from data_tools.formats.text import BLOCK, text_blocks
+from data_tools.formats.text import BLOCK, Block, text_blocks
 from data_tools.formats.values import WrongRowError, has_blank, number
 
 IntervalFormat = Literal["bed", "narrowPeak", "broadPeak"]
@@ -123,8 +125,15 @@ def read_rows(
     layout: Layout | None = None
     first_line = 0
     rows = Rows()
-    for block in text_blocks(path, faults, max_inflated=max_inflated, size=size):
-        if layout is not None and (columns := quick(block.data, layout)) is not None:
+
+    def read(block: Block) -> dict[str, Any] | None:
+        return None if layout is None else quick(block.data, layout)
+
+    given = text_blocks(path, faults, max_inflated=max_inflated, size=size)
+    # The first alone, since it tells what the others are read as.
+    first = ((block, None) for block in islice(given, 1))
+    for block, columns in chain(first, worked_ahead(given, read)):
+        if columns is not None:
             rows.add(columns, block.first + np.arange(len(columns["start"])))
             continue
         data, numbers = data_rows(block, SKIPPED)
@@ -132,8 +141,9 @@ def read_rows(
             continue
         if layout is None:
             head, first_line = data[: data.index(b"\n")].decode(), int(numbers[0])
-            layout = choose_layout(path, head.split("\t"), first_line, faults, format)
-            layout = replace(layout, score=score)
+            chosen = choose_layout(path, head.split("\t"), first_line, faults, format)
+            # In one step, since other threads look at it.
+            layout = replace(chosen, score=score)
         columns = quick(data, layout)
         if columns is None:
             columns, numbers = exact(data, numbers, layout, first_line, faults)
