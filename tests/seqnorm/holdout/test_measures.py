@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from seqnorm.holdout import measures, metrics
+from seqnorm import metrics
+from seqnorm.holdout import measures
 from seqnorm.holdout.baselines import GC_ALONE, features
 from seqnorm.holdout.spec import load_spec
 from seqnorm.holdout.windows import WindowSet
