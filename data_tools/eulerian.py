@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from data_tools import kernels
 from data_tools.counter_random import Words, child_keys, uniforms, words
 from data_tools.encode import Codes
+from data_tools.kernels import trails as compiled
 
 IntArray = NDArray[np.int64]
 Keys = NDArray[Any]
@@ -156,7 +157,7 @@ def graphs(codes: Codes, lengths: IntArray, k: int) -> Graphs:
     template = layout.keys_of_words()[found]
     if edges[-1] < widest:
         template[np.arange(widest) >= edges[:, None]] = np.iinfo(layout.dtype).max
-    counter = kernels.count_edges if kernels.available() else _count_edges
+    counter = compiled.count_edges if kernels.available() else _count_edges
     counts, slots = counter(found, edges, 4 * vertices)
     rows = np.arange(len(codes))
     shape = (len(codes), vertices, 4)
@@ -315,7 +316,7 @@ def _on_cycles(parents: IntArray) -> NDArray[np.bool_]:
 
 def _walk_compiled(graph: Graphs, rows: IntArray, order: NDArray[Any]) -> NDArray[Any]:
     starts = np.cumsum(graph.counts, axis=1, dtype=np.int32) - graph.counts
-    return kernels.walk(order, starts, rows, graph.first, graph.edges[rows])
+    return compiled.walk(order, starts, rows, graph.first, graph.edges[rows])
 
 
 def _walk_one_by_one(graph: Graphs, rows: IntArray, order: NDArray[Any]) -> NDArray[Any]:

@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 # Bits then depend on no machine's number of cores.
 torch.set_num_threads(1)
+
+# How long an example takes says more about what else the machine does.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 PROBE = (
     "<iframe id=f style='width:%dpx;height:800px;border:0' src=%s></iframe><script>"

@@ -18,8 +18,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from data_tools import kernels
 from data_tools.formats.text import Block
 from data_tools.formats.values import INTEGER_DIGITS
+from data_tools.kernels import fields as compiled
 
 Ints = NDArray[np.int64]
 Words = NDArray[np.uint64]
@@ -75,20 +77,14 @@ class Fields:
     ----------
     data : bytes
         Whole lines, each with ``count`` fields separated by tabs.
-    ends : numpy.ndarray
-        Shape (rows, count): where each field ends, in ``letters``.
+    starts, ends : numpy.ndarray
+        Shape (count, rows): where each field lies, in ``letters``.
     letters : numpy.ndarray
         The bytes of ``data`` with room on both sides.
     """
 
-    def __init__(self, data: bytes, ends: Ints, letters: NDArray[np.uint8]) -> None:
-        self.data, self.letters = data, letters
-        # A column each lies together in memory.
-        self.ends = np.ascontiguousarray(ends.T)
-        self.starts = np.empty_like(self.ends)
-        self.starts[1:] = self.ends[:-1] + 1
-        self.starts[0, 0] = _PAD
-        self.starts[0, 1:] = self.ends[-1, :-1] + 1
+    def __init__(self, data: bytes, starts: Ints, ends: Ints, letters: NDArray[np.uint8]) -> None:
+        self.data, self.starts, self.ends, self.letters = data, starts, ends, letters
         # Eight bytes from every place on, as one number.
         self._words: Words = np.ndarray((len(letters) - 7,), "<u8", letters, strides=(1,))
 
@@ -110,19 +106,30 @@ class Fields:
         """Find the fields; None unless every row has ``count`` of them."""
         letters = np.zeros(len(data) + 2 * _PAD, dtype=np.uint8)
         letters[_PAD:-_PAD] = np.frombuffer(data, dtype=np.uint8)
+        if kernels.available():
+            lines = data.count(b"\n")
+            found = compiled.find_fields(letters, _PAD, len(letters) - _PAD, lines, count)
+            return None if found is None or not lines else cls(data, *found, letters)
         # In sound text nothing else lies below the two.
         breaks = np.flatnonzero(letters[_PAD:-_PAD] <= _NEWLINE) + _PAD
         if not breaks.size or breaks.size % count:
             return None
-        ends = breaks.reshape(-1, count)
+        # A column each lies together in memory.
+        ends = np.ascontiguousarray(breaks.reshape(-1, count).T)
         newlines = np.count_nonzero(letters == _NEWLINE)
-        if newlines != len(ends) or not (letters[ends[:, -1]] == _NEWLINE).all():
+        if newlines != ends.shape[1] or not (letters[ends[-1]] == _NEWLINE).all():
             return None
-        return cls(data, ends, letters)
+        starts = np.empty_like(ends)
+        starts[1:] = ends[:-1] + 1
+        starts[0, 0] = _PAD
+        starts[0, 1:] = ends[-1, :-1] + 1
+        return cls(data, starts, ends, letters)
 
     def integers(self, column: int, *, signed: bool = False) -> Ints | None:
         """Give a column of integers of at most 13 digits, below 0 only if ``signed``."""
         starts, ends = self.starts[column], self.ends[column]
+        if kernels.available():
+            return compiled.integers(self.letters, starts, ends, INTEGER_DIGITS, signed)
         minus = self.letters[starts] == _MINUS if signed else np.zeros(len(starts), dtype=bool)
         lengths = ends - starts - minus
         if lengths.min() < 1 or lengths.max() > INTEGER_DIGITS:
@@ -155,6 +162,9 @@ class Fields:
         so that the division rounds once, as `float` does (Clinger, 1990).
         """
         starts, ends = self.starts[column], self.ends[column]
+        if kernels.available():
+            values, known = compiled.decimals(self.letters, starts, ends)
+            return values, np.flatnonzero(~known)
         first = self.letters[starts]
         minus = first == _MINUS
         starts = starts + (minus | (first == _PLUS))
@@ -199,6 +209,8 @@ class Fields:
 
     def joined(self, column: int) -> tuple[bytes, Ints]:
         """Give the fields of a column one after the other, and where each begins and ends."""
+        if kernels.available():
+            return compiled.joined(self.letters, self.starts[column], self.ends[column])
         widths = self.ends[column] - self.starts[column]
         bounds = np.concatenate([[0], np.cumsum(widths)])
         place = np.repeat(self.starts[column] - bounds[:-1], widths)

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_tools import eulerian, kernels
+from data_tools.formats.fields import Fields
+from data_tools.kernels import library, trails
 from data_tools.shuffle import kmer_shuffle
 
 compiled = pytest.mark.skipif(not kernels.available(), reason="the compiled loops were not built")
@@ -45,7 +47,7 @@ def test_what_would_leave_an_array_is_refused(dtype):
     order = np.array([[1, 0, 9]], dtype=dtype)
     starts = np.array([[0, 1]], dtype=np.int32)
     graph, first = np.array([0]), np.array([0])
-    assert kernels.walk(order, starts, graph, first, np.array([2])).tolist() == [[1, 0, 0]]
+    assert trails.walk(order, starts, graph, first, np.array([2])).tolist() == [[1, 0, 0]]
     for wrong in (
         {"order": np.array([[9, 9, 9]], dtype=dtype), "edges": np.array([3])},
         {"edges": np.array([4])},
@@ -54,17 +56,61 @@ def test_what_would_leave_an_array_is_refused(dtype):
     ):
         given = {"order": order, "starts": starts, "graph": graph, "first": first} | wrong
         with pytest.raises(RuntimeError, match="do not fit"):
-            kernels.walk(**given)
+            trails.walk(**given)
     with pytest.raises(RuntimeError, match="too large"):
-        kernels.count_edges(order, np.array([3]), 4)
+        trails.count_edges(order, np.array([3]), 4)
     with pytest.raises(RuntimeError, match="too large"):
-        kernels.count_edges(order, np.array([4]), 10)
+        trails.count_edges(order, np.array([4]), 10)
     with pytest.raises(RuntimeError, match="not int64"):
-        kernels.count_edges(order.astype(np.int64), np.array([3]), 10)
+        trails.count_edges(order.astype(np.int64), np.array([3]), 10)
 
 
 def test_without_the_library_the_loops_say_so(monkeypatch):
-    monkeypatch.setattr(kernels, "_library", lambda: None)
+    monkeypatch.setattr(library, "_library", lambda: None)
     assert not kernels.available()
     with pytest.raises(RuntimeError, match="are not there"):
-        kernels.count_edges(np.zeros((1, 1), np.uint8), np.array([1]), 1)
+        trails.count_edges(np.zeros((1, 1), np.uint8), np.array([1]), 1)
+
+
+field = st.one_of(
+    st.integers(-(10**14), 10**14).map(str),
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.decimals(-(10**9), 10**9, places=5).map(str),
+    st.text("0123456789.+-eE", max_size=18),
+    st.text("abc_\u00e9", max_size=20),
+)
+
+
+@compiled
+@given(st.integers(1, 4), st.data())
+def test_fields_are_the_same_with_and_without_the_compiled_loops(columns, data):
+    rows = data.draw(st.lists(st.lists(field, min_size=columns, max_size=columns), max_size=8))
+    text = "".join("\t".join(row) + "\n" for row in rows)
+    if data.draw(st.booleans()):
+        text = (
+            text.replace("\t", "\n", 1) if data.draw(st.booleans()) else text.replace("\t", "", 1)
+        )
+    found = Fields.of(text.encode(), columns)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "available", lambda: False)
+        plain = Fields.of(text.encode(), columns)
+    assert (found is None) == (plain is None)
+    if found is None or plain is None:
+        return
+    for column in range(columns):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(kernels, "available", lambda: False)
+            expected = [plain.integers(column), plain.integers(column, signed=True)]
+            values, rest = plain.decimals(column)
+            raw, bounds = plain.joined(column)
+        for signed, other in zip((False, True), expected, strict=True):
+            mine = found.integers(column, signed=signed)
+            assert (mine is None) == (other is None)
+            assert mine is None or mine.tolist() == other.tolist()
+        mine_values, mine_rest = found.decimals(column)
+        # Both may leave a number to the caller, but not give another.
+        both = np.setdiff1d(np.arange(len(values)), np.union1d(rest, mine_rest))
+        assert mine_values[both].view(np.int64).tolist() == values[both].view(np.int64).tolist()
+        for row in np.setdiff1d(np.arange(len(values)), mine_rest).tolist():
+            assert repr(float(mine_values[row])) == repr(float(found.text(row, column)))
+        assert (found.joined(column)[0], found.joined(column)[1].tolist()) == (raw, bounds.tolist())

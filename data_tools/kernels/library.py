@@ -1,0 +1,45 @@
+"""The compiled library, if it was built, and what its functions take."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from pathlib import Path
+
+_ADDRESS, _NUMBER = ctypes.c_void_p, ctypes.c_int64
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    places = [_ADDRESS] * 3
+    try:
+        library = ctypes.CDLL(str(Path(__file__).with_name("_kernels.so")))
+        library.dt_count.argtypes = [_ADDRESS, _NUMBER, *[_ADDRESS] * 3, *[_NUMBER] * 3]
+        library.dt_walk.argtypes = [_ADDRESS, _NUMBER, *[_ADDRESS] * 5, *[_NUMBER] * 3]
+        library.dt_fields.argtypes = [_ADDRESS, *[_NUMBER] * 4, _ADDRESS, _ADDRESS]
+        library.dt_integers.argtypes = [*places, _NUMBER, _NUMBER, ctypes.c_int, _ADDRESS]
+        library.dt_decimals.argtypes = [*places, _NUMBER, _ADDRESS, _ADDRESS]
+        library.dt_joined.argtypes = [*places, _NUMBER, _ADDRESS, _ADDRESS]
+    except (OSError, AttributeError):
+        # Not built, or built from an older source.
+        return None
+    return library
+
+
+def loaded() -> ctypes.CDLL:
+    """The library; an error where there is none."""
+    library = _library()
+    if library is None:
+        raise RuntimeError("the compiled loops are not there: ask available() first")
+    return library
+
+
+def available() -> bool:
+    """Whether the compiled loops are there.
+
+    Examples
+    --------
+    >>> available() in (True, False)
+    True
+    """
+    return _library() is not None
