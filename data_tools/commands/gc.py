@@ -13,7 +13,7 @@ def gc(genome: tyro.conf.Positional[Path], out: Path | None = None) -> None:
     Example: data-tools gc genome.fa.gz
 
     Args:
-        genome: FASTA file, plain or compressed with bgzip.
+        genome: FASTA (plain or compressed with bgzip) or 2bit file.
         out: File to write; stdout unless given.
     """
     import pandas as pd

@@ -39,7 +39,7 @@ def split(
     equal one to be tested; how many is said on stderr.
 
     Args:
-        genome: FASTA file, plain or compressed with bgzip.
+        genome: FASTA (plain or compressed with bgzip) or 2bit file.
         out: Folder to write to.
         scheme: gc_stress trains on GC-poor and tests on GC-rich chromosomes; the reverse is its
             control.
