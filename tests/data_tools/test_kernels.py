@@ -36,34 +36,56 @@ def test_shuffles_are_the_same_with_and_without_the_compiled_loops(k, texts, cou
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "available", lambda: False)
         plain = kmer_shuffle(codes.astype(np.uint8), k, count, seed=3)
+        patch.setattr(eulerian, "_PART", 3)
+        parts = kmer_shuffle(codes.astype(np.uint8), k, count, seed=3)
         patch.setattr(eulerian, "_FEW_ROWS", 0)
         together = kmer_shuffle(codes.astype(np.uint8), k, count, seed=3)
     np.testing.assert_array_equal(expected, plain)
+    np.testing.assert_array_equal(expected, parts)
     np.testing.assert_array_equal(expected, together)
 
 
 @compiled
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_what_would_leave_an_array_is_refused(dtype):
-    order = np.array([[1, 0, 9]], dtype=dtype)
-    starts = np.array([[0, 1]], dtype=np.int32)
-    graph, first = np.array([0]), np.array([0])
-    assert trails.walk(order, starts, graph, first, np.array([2])).tolist() == [[1, 0, 0]]
+def test_what_would_leave_an_array_is_refused():
+    sound = {
+        "counts": np.array([[[1, 2, 0, 0], [1, 0, 0, 0], [0] * 4, [0] * 4]], np.int32),
+        "edges": np.array([4]),
+        "first": np.array([0]),
+        "rows": np.array([0]),
+        "exits": np.array([[1, 4, 4, 4]], np.uint8),
+        "keys": np.array([7], np.uint64),
+    }
+    walked = trails.draw_trails(**sound)
+    assert sorted(walked[0].tolist()) == [0, 0, 1, 1]
+    assert walked[0, -1] == 1
     for wrong in (
-        {"order": np.array([[9, 9, 9]], dtype=dtype), "edges": np.array([3])},
-        {"edges": np.array([4])},
-        {"first": np.array([2]), "edges": np.array([1])},
-        {"starts": np.array([[3, 3]], np.int32), "edges": np.array([1])},
+        {"counts": sound["counts"] + 1},
+        {"counts": -sound["counts"]},
+        {"counts": sound["counts"][:, :3]},
+        {"edges": np.array([3])},
+        {"edges": np.array([5])},
+        {"first": np.array([4])},
+        {"first": np.array([-1])},
+        {"exits": np.array([[3, 4, 4, 4]], np.uint8)},
+        {"exits": np.array([[4, 4, 4, 1]], np.uint8)},
+        # From a vertex without edges nothing leads on.
+        {"first": np.array([3])},
     ):
-        given = {"order": order, "starts": starts, "graph": graph, "first": first} | wrong
         with pytest.raises(RuntimeError, match="do not fit"):
-            trails.walk(**given)
+            trails.draw_trails(**sound | wrong)
+
+
+@compiled
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_edges_that_are_none_are_refused(dtype):
+    kmers = np.array([[1, 0, 9]], dtype=dtype)
+    assert trails.count_edges(kmers, np.array([2]), 3).tolist() == [[1, 1, 0]]
     with pytest.raises(RuntimeError, match="too large"):
-        trails.count_edges(order, np.array([3]), 4)
+        trails.count_edges(kmers, np.array([3]), 4)
     with pytest.raises(RuntimeError, match="too large"):
-        trails.count_edges(order, np.array([4]), 10)
+        trails.count_edges(kmers, np.array([4]), 10)
     with pytest.raises(RuntimeError, match="not int64"):
-        trails.count_edges(order.astype(np.int64), np.array([3]), 10)
+        trails.count_edges(kmers.astype(np.int64), np.array([3]), 10)
 
 
 def test_without_the_library_the_loops_say_so(monkeypatch):
