@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_tools import eulerian, kernels
+from data_tools.formats import text
 from data_tools.formats.fields import Fields
-from data_tools.kernels import library, trails
+from data_tools.kernels import fields, library, trails
 from data_tools.shuffle import kmer_shuffle
 
 compiled = pytest.mark.skipif(not kernels.available(), reason="the compiled loops were not built")
@@ -92,6 +93,36 @@ def test_without_the_library_the_loops_say_so(monkeypatch):
     assert not kernels.available()
     with pytest.raises(RuntimeError, match="are not there"):
         trails.count_edges(np.zeros((1, 1), np.uint8), np.array([1]), 1)
+
+
+@compiled
+@given(st.binary(max_size=3), st.integers(0, 80))
+def test_text_is_sound_with_and_without_the_compiled_loops(odd, before):
+    data = b"chr1\t" * (before // 5) + odd + b"a\n" * (before % 7)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "available", lambda: False)
+        expected = text._sound(data)
+    assert text._sound(data) == expected
+
+
+@compiled
+def test_every_byte_is_a_field_border_or_not_wherever_it_stands():
+    for byte in range(256):
+        for place in range(70):
+            data = bytearray(b"x" * 70 + b"\n")
+            data[place] = byte
+            found = Fields.of(bytes(data), 2)
+            assert (found is not None) == (byte == ord("\t"))
+            if found is not None:
+                assert (found.starts.tolist(), found.ends.tolist()) == (
+                    [[0], [place + 1]],
+                    [[place], [70]],
+                )
+
+
+@compiled
+def test_no_column_is_refused():
+    assert fields.find_fields(np.frombuffer(b"a\n", np.uint8), 1, 0) is None
 
 
 field = st.one_of(
