@@ -134,14 +134,23 @@ def gc_conditional_auroc(data: Scored, weights: Floats, caliper: float = GC_CALI
     return _ratio((weight * np.nan_to_num(fraction)).sum(0), weight.sum(0))
 
 
-def average_precision(data: Scored, weights: Floats) -> Floats:
-    """Area under the precision-recall curve as a sum of steps. Shape (R,)."""
+def average_precision(data: Scored, weights: Floats, prevalence: float | None = None) -> Floats:
+    """Area under the precision-recall curve as a sum of steps. Shape (R,).
+
+    With ``prevalence`` negatives are weighted so that positives are this share of all, since the
+    precision of one and the same score rises with theirs; chromosomes then compare.
+    """
     order = np.argsort(-data.scores, kind="stable")
     last = np.append(np.flatnonzero(np.diff(data.scores[order])), len(order) - 1)
     label = data.labels[order]
     result = np.empty(len(weights))
     for first in range(0, len(weights), 100):
         weight = weights[first : first + 100, data.blocks[order]]
+        if prevalence is not None:
+            positives, every = (weight * label).sum(1), weight.sum(1)
+            wanted = positives * (1 - prevalence) / prevalence
+            factor = _ratio(wanted, every - positives)[:, None]
+            weight = np.where(label == 1, weight, weight * factor)
         found = np.cumsum(weight * label, axis=1)[:, last]
         called = np.cumsum(weight, axis=1)[:, last]
         gained = np.diff(found, axis=1, prepend=0.0)
@@ -185,6 +194,36 @@ def called_fraction(
     rate = _ratio(called, weights @ blocks.sum(0))
     rate[np.isnan(thresholds)] = np.nan
     return rate
+
+
+def probe_r2(x: Floats, y: Floats, other_x: Floats, other_y: Floats) -> float:
+    """How much of ``other_y`` a linear probe reads from features: R squared, fitted on ``(x, y)``.
+
+    Ridge regression on standardized features with a penalty of 1 (Alain & Bengio 2016,
+    arXiv:1610.01644, probe layers alike). Below 0 where the probe does worse than the mean.
+
+    Parameters
+    ----------
+    x, other_x : numpy.ndarray
+        Features of shape (N, F) and (M, F).
+    y, other_y : numpy.ndarray
+        Shape (N,) and (M,).
+
+    Examples
+    --------
+    >>> x = np.arange(8.0)[:, None]
+    >>> round(probe_r2(x, 3 * x[:, 0], x, 3 * x[:, 0]), 2)
+    0.99
+    """
+    if len(x) < 2 or len(other_x) < 2 or np.ptp(other_y) == 0:
+        return float("nan")
+    mean, scale = x.mean(0), x.std(0)
+    # A feature that is constant says nothing: it becomes 0.
+    inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
+    design = (x - mean) * inverse
+    slope = np.linalg.solve(design.T @ design + np.eye(x.shape[1]), design.T @ (y - y.mean()))
+    rest = other_y - y.mean() - (other_x - mean) * inverse @ slope
+    return float(1 - (rest**2).sum() / ((other_y - other_y.mean()) ** 2).sum())
 
 
 def gc_correlation(data: Scored) -> float:

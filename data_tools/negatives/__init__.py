@@ -8,5 +8,6 @@ from data_tools.negatives.balance import balance
 from data_tools.negatives.draw import Background, background_windows
 from data_tools.negatives.drawn import Drawn
 from data_tools.negatives.matched import GC_CALIPER
+from data_tools.negatives.subset import match_rows
 
-__all__ = ["GC_CALIPER", "Background", "Drawn", "background_windows", "balance"]
+__all__ = ["GC_CALIPER", "Background", "Drawn", "background_windows", "balance", "match_rows"]

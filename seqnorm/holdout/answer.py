@@ -7,15 +7,19 @@ import pandas as pd
 
 from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.tables import (
-    BASELINE,
     PRIMARY,
     Estimate,
     Tables,
     estimates,
+    narrowed,
+    norms_in,
     only,
     reference_norm,
+    sections,
 )
+from seqnorm.holdout.trial import BASELINE
 from seqnorm.holdout.windows import VALIDATION
+from seqnorm.kinds import parse_choice
 
 Figures = Mapping[tuple[str, ...], Estimate]
 
@@ -33,7 +37,17 @@ NORM_TITLES = {
     "gc": "GC content alone",
     "kmers": "5-mers",
     "kmers+motif": "5-mers + motif",
+    "optimum": "the best score there is",
+    "background": "BackgroundNorm",
 }
+
+PLACE_TITLES = {
+    "input": "on the input",
+    "first": "after the first convolution",
+    "head": "before the head",
+}
+
+VARIANT_TITLES = {"adapted": "adapted to each chromosome", "again": "other random numbers"}
 
 
 def title(norm: str) -> str:
@@ -43,9 +57,16 @@ def title(norm: str) -> str:
     --------
     >>> title("group:8")
     'GroupNorm (8)'
+    >>> title("instance@input")
+    'InstanceNorm, on the input'
     """
-    name, _, groups = norm.partition(":")
-    return NORM_TITLES.get(name, name) + (f" ({groups})" if groups else "")
+    if norm in NORM_TITLES:
+        return NORM_TITLES[norm]
+    kind, place, variant = parse_choice(norm)
+    name, _, groups = kind.partition(":")
+    parts = [NORM_TITLES.get(name, name) + (f" ({groups})" if groups else "")]
+    parts += [PLACE_TITLES[place]] * (place != "every")
+    return ", ".join(parts + ([VARIANT_TITLES[variant]] if variant else []))
 
 
 def percent(value: float) -> str:
@@ -93,17 +114,17 @@ class Answer:
 
 
 def compose(spec: Spec, tables: Tables) -> Answer:
-    """Answer the spec's question for its first model and first kind of training negatives."""
-    model, negatives = spec.models[0].name, spec.negatives.kinds[0]
+    """Answer the spec's question for its first task, model and kind of training negatives."""
+    tables = narrowed(tables, sections(spec)[0])
     reference = reference_norm(spec)
-    rows = only(tables.summary, model=model, negatives=negatives)
-    differences = only(tables.differences, model=model, negatives=negatives, chrom=PRIMARY)
-    paired = estimates(differences, "norm", "metric")
-    rise = _rise(spec, rows[rows["norm"] == reference], reference)
-    details = [_line(spec, rows, paired, norm) for norm in spec.norms if norm != reference]
+    norms = norms_in(spec, tables)
+    networks = tables.summary[tables.summary["model"] != BASELINE]
+    paired = estimates(only(tables.differences, chrom=PRIMARY), "norm", "metric")
+    rise = _rise(spec, networks[networks["norm"] == reference], reference)
+    details = [_line(spec, networks, paired, norm) for norm in norms if norm != reference]
     details += _baseline_lines(spec, tables)
-    details += _caveats(spec, tables, model, negatives)
-    return Answer(f"{rise}; {_verdict(spec, paired, reference)}.", tuple(details))
+    details += _caveats(spec, tables)
+    return Answer(f"{rise}; {_verdict(spec, norms, paired, reference)}.", tuple(details))
 
 
 def _rise(spec: Spec, rows: pd.DataFrame, reference: str) -> str:
@@ -122,9 +143,9 @@ def _rise(spec: Spec, rows: pd.DataFrame, reference: str) -> str:
     )
 
 
-def _verdict(spec: Spec, paired: Figures, reference: str) -> str:
+def _verdict(spec: Spec, every: list[str], paired: Figures, reference: str) -> str:
     """Say which norms change the false-alarm rate, and always what the LayerNorms do."""
-    norms = [norm for norm in spec.norms if norm != reference]
+    norms = [norm for norm in every if norm != reference]
     if not norms:
         return "no other norm was compared"
     rows = {norm: paired[norm, "false_alarm_rate"] for norm in norms}
@@ -166,12 +187,7 @@ def _line(spec: Spec, rows: pd.DataFrame, paired: Figures, norm: str) -> str:
 
 
 def _baseline_lines(spec: Spec, tables: Tables) -> list[str]:
-    rows = only(
-        tables.summary,
-        model=BASELINE,
-        negatives=spec.negatives.kinds[0],
-        metric="false_alarm_rate",
-    )
+    rows = only(tables.summary, model=BASELINE, metric="false_alarm_rate")
     lines = []
     for norm, part in rows.groupby("norm", sort=False):
         rates = _rates(spec, estimates(part, "chrom"))
@@ -179,7 +195,7 @@ def _baseline_lines(spec: Spec, tables: Tables) -> list[str]:
     return lines
 
 
-def _caveats(spec: Spec, tables: Tables, model: str, negatives: str) -> list[str]:
+def _caveats(spec: Spec, tables: Tables) -> list[str]:
     """Say what the intervals of the answer leave out."""
     lines = []
     parts = only(tables.chromosomes, chrom=[VALIDATION, *spec.split.primary])
@@ -192,7 +208,7 @@ def _caveats(spec: Spec, tables: Tables, model: str, negatives: str) -> list[str
         )
     if len(spec.training.seeds) == 1:
         lines.append("Caution: one seed, so the intervals hold no spread between seeds.")
-    kept = only(tables.tuning, model=model, negatives=negatives, chosen=True, diverged=True)
+    kept = only(tables.tuning, chosen=True, diverged=True)
     for norm, part in kept.groupby("norm", sort=False):
         lines.append(
             f"Caution: {title(str(norm))} diverged with {len(part)} of "

@@ -23,6 +23,8 @@ from seqnorm.holdout.windows import VALIDATION, WindowSet
 GC_ALONE = "gc"
 KMERS = "kmers"
 KMERS_AND_MOTIF = "kmers+motif"
+OPTIMUM = "optimum"
+"""The score that nothing beats, which a simulation knows."""
 PENALTIES = (0.001, 0.01, 0.1, 1.0)
 """Values of scikit-learn's ``C`` that are tried."""
 K = 5
@@ -30,7 +32,8 @@ K = 5
 
 def baseline_names(spec: Spec) -> tuple[str, ...]:
     """Baselines of an experiment; the motif takes part where the spec names one."""
-    return (GC_ALONE, KMERS if spec.data.motif is None else KMERS_AND_MOTIF)
+    names = (GC_ALONE, KMERS if spec.motif is None else KMERS_AND_MOTIF)
+    return names if spec.simulation is None else (*names, OPTIMUM)
 
 
 def kmer_counts(codes: NDArray[np.uint8], k: int = K) -> NDArray[np.float32]:

@@ -6,30 +6,26 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from seqnorm.holdout.baselines import features, fit_baseline
+from seqnorm.holdout.baselines import OPTIMUM, features, fit_baseline
+from seqnorm.holdout.design import folds_of
+from seqnorm.holdout.draw import edges_file, evaluation_file, training_file
 from seqnorm.holdout.measures import Measures
 from seqnorm.holdout.spec import Spec
-from seqnorm.holdout.trial import Trained, Trial, keep, score, train
+from seqnorm.holdout.trial import Keeper, Trained, Trial, score, train
 from seqnorm.holdout.windows import WindowSet
 from seqnorm.runs.pool import report_progress
 
-
-@cache
-def _windows(path: Path) -> WindowSet:
-    return WindowSet.load(path)
-
-
-def _evaluation(folder: Path) -> WindowSet:
-    return _windows(folder / "windows" / "evaluation.npz")
-
-
-def _training(folder: Path, trial: Trial) -> WindowSet:
-    return _windows(folder / "windows" / f"train-{trial.negatives}-s{trial.seed}.npz")
+_windows = cache(WindowSet.load)
 
 
 @cache
-def _evaluation_features(name: str, motif: str | None, folder: Path) -> NDArray[np.float32]:
-    return features(name, motif, _evaluation(folder))
+def _evaluation_features(name: str, motif: str | None, file: Path) -> NDArray[np.float32]:
+    return features(name, motif, _windows(file))
+
+
+def _keeper(spec: Spec, folder: Path, trial: Trial) -> Keeper:
+    fold = next(fold for fold in folds_of(spec) if fold.name == trial.fold)
+    return Keeper(spec, fold, np.load(edges_file(folder, trial.task), allow_pickle=False))
 
 
 def train_job(spec: Spec, folder: Path, trial: Trial) -> Trained:
@@ -38,16 +34,23 @@ def train_job(spec: Spec, folder: Path, trial: Trial) -> Trained:
         spec,
         trial,
         folder / "trials" / trial.id,
-        _training(folder, trial),
-        _evaluation(folder),
+        _windows(training_file(spec, folder, trial.task, trial.fold, trial.negatives, trial.seed)),
+        _windows(evaluation_file(folder, trial.task, trial.fold)),
         on_epoch=lambda epoch: report_progress(trial.id, epoch + 1),
     )
 
 
 def final_job(spec: Spec, folder: Path, trial: Trial) -> tuple[Measures, Trained]:
     """Train a trial unless tuning has done so, then measure it on the test chromosomes."""
-    trained = train_job(spec, folder, trial)
-    measures = score(spec, trial, folder / "trials" / trial.id, _evaluation(folder))
+    trained = train_job(spec, folder, trial.trained)
+    measures = score(
+        spec,
+        trial,
+        folder / "trials" / trial.id,
+        folder / "trials" / trial.trained.id,
+        _windows(evaluation_file(folder, trial.task, trial.fold)),
+        _keeper(spec, folder, trial),
+    )
     return measures, trained
 
 
@@ -56,12 +59,18 @@ def baseline_job(spec: Spec, folder: Path, trial: Trial) -> tuple[Measures, None
     done = folder / "trials" / trial.id / "measures.npz"
     if done.exists():
         return Measures.load(done), None
-    evaluation = _evaluation(folder)
-    fitted = fit_baseline(
-        trial.norm,
-        spec.data.motif,
-        _training(folder, trial),
-        evaluation,
-        _evaluation_features(trial.norm, spec.data.motif, folder),
-    )
-    return keep(spec, folder / "trials" / trial.id, fitted.logits, evaluation), None
+    file = evaluation_file(folder, trial.task, trial.fold)
+    evaluation = _windows(file)
+    if trial.norm == OPTIMUM:
+        logits = evaluation.table["optimum"].to_numpy(dtype=np.float32)
+    else:
+        training = training_file(spec, folder, trial.task, trial.fold, trial.negatives, trial.seed)
+        motif = spec.motif
+        logits = fit_baseline(
+            trial.norm,
+            motif,
+            _windows(training),
+            evaluation,
+            _evaluation_features(trial.norm, motif, file),
+        ).logits
+    return _keeper(spec, folder, trial).keep(done.parent, logits, evaluation), None

@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from seqnorm.holdout.answer import title
 from seqnorm.holdout.spec import Spec
-from seqnorm.holdout.tables import BASELINE, PRIMARY, Tables, estimates, only, reference_norm
+from seqnorm.holdout.tables import PRIMARY, Tables, estimates, norms_in, only, reference_norm
 from seqnorm.plot_style import (
     COLOURS,
     MARKERS,
@@ -33,14 +33,14 @@ def marker(spec: Spec, norm: str) -> str:
 
 
 @style()
-def gc_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> Figure:
+def gc_plot(spec: Spec, tables: Tables) -> Figure:
     """False-alarm rate by GC decile of the test negatives, a line a norm.
 
     Only the reference has its interval drawn: seven bands on one another hide all seven.
     """
     figure = Figure(figsize=(7.2, 4.6))
     axes = figure.add_subplot()
-    shown = only(tables.deciles, negatives=negatives, model=[model, BASELINE])
+    shown = tables.deciles
     for (_, norm), part in shown.groupby(["model", "norm"], sort=False):
         name = str(norm)
         if name == "gc":
@@ -86,9 +86,9 @@ def gc_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> Figure:
 
 
 @style()
-def chromosome_plot(spec: Spec, tables: Tables, model: str, negatives: str, metric: str) -> Figure:
+def chromosome_plot(spec: Spec, tables: Tables, metric: str) -> Figure:
     """One metric per test chromosome in the spec's order, a marker with interval a norm."""
-    rows = only(tables.summary, negatives=negatives, model=[model, BASELINE], metric=metric)
+    rows = only(tables.summary, metric=metric)
     chroms = [chrom for chrom in spec.split.test if (rows["chrom"] == chrom).any()]
     figure = Figure(figsize=(7.2, 4.2))
     axes = figure.add_subplot()
@@ -128,9 +128,9 @@ def chromosome_plot(spec: Spec, tables: Tables, model: str, negatives: str, metr
 
 
 @style()
-def difference_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> Figure:
+def difference_plot(spec: Spec, tables: Tables) -> Figure:
     """Difference to the reference on the primary chromosomes, with intervals, a panel a metric."""
-    rows = only(tables.differences, model=model, negatives=negatives, chrom=PRIMARY)
+    rows = only(tables.differences, chrom=PRIMARY)
     norms = [norm for norm in spec.norms if (rows["norm"] == norm).any()]
     panels: Sequence[tuple[str, str, float]] = (
         ("false_alarm_rate", "false-alarm rate, points", 100),
@@ -157,14 +157,13 @@ def difference_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> F
 
 
 @style()
-def curve_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> Figure:
+def curve_plot(spec: Spec, tables: Tables) -> Figure:
     """Learning curves at the chosen rate: validation score by epoch, a thin line a seed."""
     figure = Figure(figsize=(7.2, 4.2))
     axes = figure.add_subplot()
-    curves = only(tables.curves, model=model, negatives=negatives)
-    for norm in spec.norms:
-        part = curves[curves["norm"] == norm]
-        for number, (_, line) in enumerate(part.groupby("seed")):
+    for norm in norms_in(spec, tables):
+        part = only(tables.curves, norm=norm)
+        for number, (_, line) in enumerate(part.groupby(["fold", "seed"])):
             axes.plot(
                 line["epoch"],
                 line["validation_score"],
@@ -184,15 +183,18 @@ def curve_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> Figure
 
 
 @style()
-def rate_plot(spec: Spec, tables: Tables, model: str, negatives: str) -> Figure:
+def rate_plot(spec: Spec, tables: Tables) -> Figure:
     """Validation score by learning rate: every norm had the same rates to choose from."""
     figure = Figure(figsize=(7.2, 3.6))
     axes = figure.add_subplot()
-    rows = only(tables.tuning, model=model, negatives=negatives)
-    tuned: pd.Series[int] = rows.groupby(["norm", "seed"])["learning_rate"].transform("nunique")
+    rows = tables.tuning
+    trials = rows.groupby(["norm", "fold", "seed"])["learning_rate"]
+    tuned: pd.Series[int] = trials.transform("nunique")
     rows = rows[tuned == len(spec.training.learning_rates)]
     means = rows.groupby(["norm", "learning_rate"])["validation_score"].mean()
-    for norm in spec.norms:
+    for norm in norms_in(spec, tables):
+        if norm not in means.index.get_level_values("norm"):
+            continue
         line = means.loc[norm].replace(-np.inf, np.nan)
         axes.plot(
             line.index,

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from matplotlib.figure import Figure
 
 from data_tools.atomic import write_atomic
@@ -15,7 +14,16 @@ from seqnorm.holdout.answer import FEW_BLOCKS, compose, level, signed, title
 from seqnorm.holdout.run import read_tables
 from seqnorm.holdout.spec import Spec, load_spec
 from seqnorm.holdout.summary import summarize
-from seqnorm.holdout.tables import BASELINE, PRIMARY, Tables, estimates, only, reference_norm
+from seqnorm.holdout.tables import (
+    PRIMARY,
+    Section,
+    Tables,
+    estimates,
+    narrowed,
+    only,
+    reference_norm,
+    sections,
+)
 from seqnorm.holdout.windows import VALIDATION
 from seqnorm.plot_style import svg
 from seqnorm.runs.page import page_environment
@@ -60,11 +68,7 @@ def write_report(folder: Path) -> str:
         session=record["sessions"][-1],
         answer=answer,
         chromosomes=tables.chromosomes.to_dict("records"),
-        sections=[
-            _section(spec, tables, model.name, negatives)
-            for model in spec.models
-            for negatives in spec.negatives.kinds
-        ],
+        sections=[_section(spec, narrowed(tables, section), section) for section in sections(spec)],
         spec_text=(folder / "spec.toml").read_text(),
         few_blocks=FEW_BLOCKS,
         level=level,
@@ -87,20 +91,21 @@ def _picture(figure: Figure, text: str) -> dict[str, str]:
     return {"source": f"data:image/svg+xml;base64,{raw}", "text": text}
 
 
-def _section(spec: Spec, tables: Tables, model: str, negatives: str) -> dict[str, Any]:
-    """Tables and plots of one model and kind of training negatives."""
-    drawn = (spec, tables, model, negatives)
+def _section(spec: Spec, tables: Tables, section: Section) -> dict[str, Any]:
+    """Tables and plots of one task, model and kind of training negatives."""
+    drawn = (spec, tables)
     return {
-        "model": model,
-        "negatives": negatives.replace("_", "-"),
+        "task": section.task if len(spec.tasks) > 1 else "",
+        "model": section.model,
+        "negatives": section.negatives.replace("_", "-"),
         "metrics": [
             {"title": METRIC_TITLES[metric], "percent": metric in ("false_alarm_rate", "recall")}
-            | _pivot(spec, tables, model, negatives, metric)
+            | _pivot(spec, tables, metric)
             for metric in METRIC_TITLES
         ],
-        "points": _points(spec, tables, model, negatives),
-        "differences": _differences(spec, tables, model, negatives),
-        "tuning": _tuning(spec, tables, model, negatives),
+        "points": _points(spec, tables),
+        "differences": _differences(spec, tables),
+        "tuning": _tuning(spec, tables),
         "gc_plot": _picture(
             plots.gc_plot(*drawn), "False-alarm rate by GC decile, one line for each norm"
         ),
@@ -119,13 +124,9 @@ def _section(spec: Spec, tables: Tables, model: str, negatives: str) -> dict[str
     }
 
 
-def _rows_of(table: pd.DataFrame, model: str, negatives: str) -> pd.DataFrame:
-    return only(table, negatives=negatives, model=[model, BASELINE])
-
-
-def _pivot(spec: Spec, tables: Tables, model: str, negatives: str, metric: str) -> dict[str, Any]:
+def _pivot(spec: Spec, tables: Tables, metric: str) -> dict[str, Any]:
     """Norms down, chromosomes across, an estimate with its interval in each cell."""
-    rows = only(_rows_of(tables.summary, model, negatives), metric=metric)
+    rows = only(tables.summary, metric=metric)
     chroms = [
         chrom for chrom in [VALIDATION, *spec.split.test, PRIMARY] if (rows["chrom"] == chrom).any()
     ]
@@ -140,9 +141,9 @@ def _pivot(spec: Spec, tables: Tables, model: str, negatives: str, metric: str) 
     }
 
 
-def _points(spec: Spec, tables: Tables, model: str, negatives: str) -> list[dict[str, Any]]:
+def _points(spec: Spec, tables: Tables) -> list[dict[str, Any]]:
     """Metrics without intervals, as means over the seeds."""
-    rows = _rows_of(tables.trials, model, negatives)
+    rows = tables.trials
     means = rows.groupby(["norm", "chrom"], sort=False)[
         ["gc_correlation", "calibration_error"]
     ].mean()
@@ -158,8 +159,8 @@ def _points(spec: Spec, tables: Tables, model: str, negatives: str) -> list[dict
     ]
 
 
-def _differences(spec: Spec, tables: Tables, model: str, negatives: str) -> list[dict[str, Any]]:
-    rows = only(tables.differences, model=model, negatives=negatives, chrom=PRIMARY)
+def _differences(spec: Spec, tables: Tables) -> list[dict[str, Any]]:
+    rows = only(tables.differences, chrom=PRIMARY)
     found = estimates(rows, "norm", "metric")
     return [
         {"norm": title(norm)} | {metric: found.get((norm, metric)) for metric in METRIC_TITLES}
@@ -167,16 +168,16 @@ def _differences(spec: Spec, tables: Tables, model: str, negatives: str) -> list
     ]
 
 
-def _tuning(spec: Spec, tables: Tables, model: str, negatives: str) -> list[dict[str, Any]]:
-    rows = only(tables.tuning, model=model, negatives=negatives)
+def _tuning(spec: Spec, tables: Tables) -> list[dict[str, Any]]:
+    rows = tables.tuning
     table = []
-    for norm in spec.norms:
+    for norm in dict.fromkeys(rows["norm"]):
         part = rows[rows["norm"] == norm]
         kept = part[part["chosen"]]
         table.append(
             {
-                "norm": title(norm),
-                "rate": float(kept["learning_rate"].iloc[0]),
+                "norm": title(str(norm)),
+                "rates": sorted({float(rate) for rate in kept["learning_rate"]}),
                 "tried": sorted({float(rate) for rate in part["learning_rate"]}),
                 "scores": [float(score) for score in kept["validation_score"]],
                 "diverged": int(part["diverged"].sum()),

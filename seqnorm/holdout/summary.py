@@ -2,13 +2,13 @@
 
 from seqnorm.holdout.answer import Answer, percent, title
 from seqnorm.holdout.spec import Spec
-from seqnorm.holdout.tables import BASELINE, PRIMARY, Estimate, Tables, estimates, only
+from seqnorm.holdout.tables import PRIMARY, Estimate, Tables, estimates, narrowed, sections
 
 METRICS = {"false_alarm_rate": "false alarms", "recall": "recall", "auroc": "AUROC"}
 
 
 def summarize(spec: Spec, tables: Tables, answer: Answer, seconds: float, workers: int) -> str:
-    """Answer, details and one table of the first model and kind of negatives.
+    """Answer, details and one table of the first task, model and kind of negatives.
 
     Parameters
     ----------
@@ -32,11 +32,7 @@ def summarize(spec: Spec, tables: Tables, answer: Answer, seconds: float, worker
         f"| {' | '.join(['norm', *header])} |",
         "|---|" + "---:|" * len(header),
     ]
-    rows = only(
-        tables.summary,
-        model=[spec.models[0].name, BASELINE],
-        negatives=spec.negatives.kinds[0],
-    )
+    rows = narrowed(tables, sections(spec)[0]).summary
     for norm, part in rows.groupby("norm", sort=False):
         values = estimates(part, "metric", "chrom")
         cells = [_cell(values.get((m, c)), m) for m, c in columns]

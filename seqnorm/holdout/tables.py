@@ -6,7 +6,7 @@ is paired by seed and by block.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,23 +14,24 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from seqnorm import metrics
+from seqnorm.holdout.design import Cell, cells_of, folds_of
 from seqnorm.holdout.measures import (
     DECILES,
     METRICS,
     POINTS,
     Measures,
     gc_decile_edges,
-    part_names,
+    merged,
     part_rows,
 )
+from seqnorm.holdout.schedule import Results
 from seqnorm.holdout.spec import Spec
-from seqnorm.holdout.trial import Trained, Trial
+from seqnorm.holdout.trial import BASELINE, Trial
+from seqnorm.holdout.windows import VALIDATION
 
 Floats = NDArray[np.float64]
 PRIMARY = "primary"
 """Name of the mean over the primary chromosomes in the tables."""
-BASELINE = "baseline"
-CELL = ["model", "negatives", "norm"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,35 @@ def only(table: pd.DataFrame, **wanted: object) -> pd.DataFrame:
     return table[keep]
 
 
+class Section(NamedTuple):
+    """What is shown together: the norms of one task, model and kind of training negatives."""
+
+    task: str
+    model: str
+    negatives: str
+
+
+def sections(spec: Spec) -> list[Section]:
+    """Sections in the order of the spec."""
+    return list(dict.fromkeys(Section(*cell[:3]) for cell in cells_of(spec)))
+
+
+def narrowed(tables: Tables, section: Section) -> Tables:
+    """The rows of a section, with its baselines."""
+    cell = {"model": [section.model, BASELINE], "negatives": section.negatives}
+    found = {}
+    for item in fields(tables):
+        table = only(getattr(tables, item.name), task=section.task)
+        found[item.name] = only(table, **cell) if "norm" in table else table
+    return Tables(**found)
+
+
+def norms_in(spec: Spec, tables: Tables) -> list[str]:
+    """Norms of the spec that a section compares."""
+    there = set(tables.tuning["norm"]) | set(tables.summary["norm"])
+    return [norm for norm in spec.norms if norm in there]
+
+
 class Estimate(NamedTuple):
     """A figure with its interval."""
 
@@ -91,13 +121,12 @@ def reference_norm(spec: Spec) -> str:
     return "batch" if "batch" in spec.norms else spec.norms[0]
 
 
-def build_tables(
-    spec: Spec,
-    evaluation: pd.DataFrame,
-    measured: Mapping[Trial, Measures],
-    tuned: Sequence[Trained],
-    chosen: Mapping[tuple[str, str, str], float],
-) -> Tables:
+def part_names(spec: Spec) -> list[str]:
+    """Names along the first axis of the measures of all folds."""
+    return [VALIDATION, *spec.split.test]
+
+
+def build_tables(spec: Spec, evaluation: Mapping[str, pd.DataFrame], results: Results) -> Tables:
     """Build all tables of a run.
 
     Parameters
@@ -105,32 +134,35 @@ def build_tables(
     spec
         The experiment.
     evaluation
-        Table of the evaluation windows.
-    measured
-        Measures of every final trial, baselines included.
-    tuned
-        Every trained network, those with a learning rate that was not chosen included.
-    chosen
-        Learning rate of each cell.
+        Evaluation windows of each task, those of all folds, with a column ``fold``.
+    results
+        What came out of the trials.
     """
-    chromosomes = chromosome_table(spec, evaluation)
-    cells = _cells(measured)
+    chromosomes = pd.concat(
+        [chromosome_table(spec, table).assign(task=task) for task, table in evaluation.items()],
+        ignore_index=True,
+    )
+    cells = _cells(results.measured)
     return Tables(
-        trials=_trials(spec, measured, chromosomes),
+        trials=_trials(spec, results.measured, chromosomes),
         summary=_summary(spec, cells),
         differences=_differences(spec, cells),
         deciles=_deciles(spec, cells, evaluation),
-        tuning=_tuning(tuned, chosen),
-        curves=_curves(tuned, chosen),
-        chromosomes=chromosomes,
+        tuning=_tuning(results),
+        curves=_curves(results),
+        chromosomes=chromosomes[["task", *chromosomes.columns.drop("task")]],
     )
 
 
 def chromosome_table(spec: Spec, evaluation: pd.DataFrame) -> pd.DataFrame:
-    """What each part of the evaluation holds, and its GC."""
+    """What each part of a task's evaluation holds, and its GC."""
     rows = []
-    for name, index in zip(part_names(spec), part_rows(spec, evaluation), strict=True):
-        part = evaluation.iloc[index]
+    # The validation windows of one fold are those of another as well.
+    place = ["part", "chrom", "start", "label"]
+    copy = evaluation.groupby(["fold", *place]).cumcount()
+    once = evaluation[~evaluation.assign(copy=copy).duplicated([*place, "copy"])]
+    for name, index in part_rows(once, spec.split.test).items():
+        part = once.iloc[index]
         negative = part[part["label"] == 0]
         rows.append(
             {
@@ -147,19 +179,15 @@ def chromosome_table(spec: Spec, evaluation: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _named(cell: tuple[str, str, str]) -> dict[str, Any]:
-    return dict(zip(CELL, cell, strict=True))
-
-
-def _cells(measured: Mapping[Trial, Measures]) -> dict[tuple[str, str, str], list[Measures]]:
-    """Measures of each cell in the order of the seeds."""
-    cells: dict[tuple[str, str, str], list[Measures]] = {}
-    for trial in measured:
-        cells.setdefault(trial.cell, [])
-    for cell, found in cells.items():
-        mine = sorted((t for t in measured if t.cell == cell), key=lambda trial: trial.seed)
-        found.extend(measured[trial] for trial in mine)
-    return cells
+def _cells(measured: Mapping[Trial, Measures]) -> dict[Cell, list[Measures]]:
+    """Measures of each cell, of all folds together, in the order of the seeds."""
+    folds: dict[tuple[Cell, int], list[Measures]] = {}
+    for trial, measures in measured.items():
+        folds.setdefault((trial.cell, trial.seed), []).append(measures)
+    cells: dict[Cell, list[Measures]] = {}
+    for cell, seed in sorted(folds, key=lambda key: key[1]):
+        cells.setdefault(cell, []).append(merged(folds[cell, seed]))
+    return {cell: cells[cell] for cell in dict.fromkeys(trial.cell for trial in measured)}
 
 
 def _interval(spec: Spec, values: Floats) -> dict[str, float]:
@@ -174,21 +202,22 @@ def _interval(spec: Spec, values: Floats) -> dict[str, float]:
 def _trials(
     spec: Spec, measured: Mapping[Trial, Measures], chromosomes: pd.DataFrame
 ) -> pd.DataFrame:
+    parts = chromosomes.set_index(["task", "chrom"]).to_dict("index")
+    tested = {fold.name: [VALIDATION, *fold.test] for fold in folds_of(spec)}
     rows: list[dict[str, Any]] = []
     for trial, measures in measured.items():
-        for part, chrom in enumerate(chromosomes.to_dict("records")):
-            row: dict[str, Any] = {
-                "model": trial.model,
-                "negatives": trial.negatives,
-                "norm": trial.norm,
+        for part, chrom in enumerate(tested[trial.fold]):
+            known = parts[trial.task, chrom]
+            row: dict[str, Any] = trial.cell._asdict() | {
+                "fold": trial.fold,
                 "seed": trial.seed,
                 "learning_rate": trial.learning_rate,
-                "chrom": chrom["chrom"],
-                "positives": chrom["positives"],
-                "n_negatives": chrom["negatives"],
-                "prevalence": chrom["prevalence"],
-                "blocks": chrom["blocks"],
-                "threshold": measures.threshold,
+                "chrom": chrom,
+                "positives": known["positives"],
+                "n_negatives": known["negatives"],
+                "prevalence": known["prevalence"],
+                "blocks": known["blocks"],
+                "threshold": measures.thresholds[0],
             }
             for index, metric in enumerate(METRICS):
                 interval = _interval(spec, measures.resampled[part, index])
@@ -223,12 +252,10 @@ def _with_primary(spec: Spec, resampled: Floats) -> tuple[list[str], Floats]:
     return [*names, PRIMARY], np.concatenate([resampled, primary[None]])
 
 
-def _tidy(
-    spec: Spec, cell: tuple[str, str, str], resampled: Floats, extra: dict[str, Any]
-) -> list[dict[str, Any]]:
+def _tidy(spec: Spec, cell: Cell, resampled: Floats, extra: dict[str, Any]) -> list[dict[str, Any]]:
     names, values = _with_primary(spec, resampled)
     return [
-        _named(cell)
+        cell._asdict()
         | {"chrom": chrom, "metric": metric}
         | _interval(spec, values[part, index])
         | extra
@@ -238,7 +265,7 @@ def _tidy(
     ]
 
 
-def _summary(spec: Spec, cells: Mapping[tuple[str, str, str], list[Measures]]) -> pd.DataFrame:
+def _summary(spec: Spec, cells: Mapping[Cell, list[Measures]]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for cell, found in cells.items():
         resampled = _over_seeds([measures.resampled for measures in found])
@@ -246,34 +273,35 @@ def _summary(spec: Spec, cells: Mapping[tuple[str, str, str], list[Measures]]) -
     return pd.DataFrame(rows)
 
 
-def _differences(spec: Spec, cells: Mapping[tuple[str, str, str], list[Measures]]) -> pd.DataFrame:
-    """Norm minus reference, paired by seed and block, within a model and kind of negatives."""
+def _differences(spec: Spec, cells: Mapping[Cell, list[Measures]]) -> pd.DataFrame:
+    """Norm minus reference, paired by seed and block, within a task, model and negatives."""
     rows: list[dict[str, Any]] = []
     reference = reference_norm(spec)
     for cell, found in cells.items():
-        model, negatives, norm = cell
-        if model == BASELINE or norm == reference:
+        others = cells.get(cell._replace(norm=reference))
+        if others is None or cell.norm == reference:
             continue
-        others = cells[(model, negatives, reference)]
         paired = [a.resampled - b.resampled for a, b in zip(found, others, strict=True)]
         rows += _tidy(
             spec, cell, _over_seeds(paired), {"seeds": len(found), "reference": reference}
         )
-    columns = [*CELL, "chrom", "metric", "estimate", "low", "high", "seeds", "reference"]
+    columns = [*Cell._fields, "chrom", "metric", "estimate", "low", "high", "seeds", "reference"]
     return pd.DataFrame(rows, columns=columns)
 
 
 def _deciles(
-    spec: Spec, cells: Mapping[tuple[str, str, str], list[Measures]], evaluation: pd.DataFrame
+    spec: Spec, cells: Mapping[Cell, list[Measures]], evaluation: Mapping[str, pd.DataFrame]
 ) -> pd.DataFrame:
     """False-alarm rate of the test negatives by GC decile."""
-    test = evaluation[(evaluation["part"] == "test") & (evaluation["label"] == 0)]
-    stratum = metrics.gc_strata(test["gc"].to_numpy(), gc_decile_edges(spec, evaluation))
-    middle = test.groupby(stratum)["gc"].median().reindex(range(DECILES))
+    middle = {}
+    for task, table in evaluation.items():
+        gc = table.loc[(table["part"] == "test") & (table["label"] == 0), "gc"].to_numpy()
+        stratum = metrics.gc_strata(gc, gc_decile_edges(gc))
+        middle[task] = pd.Series(gc).groupby(stratum).median().reindex(range(DECILES))
     return pd.DataFrame(
         [
-            _named(cell)
-            | {"decile": decile + 1, "gc_median": float(middle[decile])}
+            cell._asdict()
+            | {"decile": decile + 1, "gc_median": float(middle[cell.task][decile])}
             | _interval(spec, values[decile])
             for cell, found in cells.items()
             for values in [_over_seeds([measures.deciles for measures in found])]
@@ -282,40 +310,40 @@ def _deciles(
     )
 
 
-def _tuning(tuned: Sequence[Trained], chosen: Mapping[tuple[str, str, str], float]) -> pd.DataFrame:
+def _tuning(results: Results) -> pd.DataFrame:
     return pd.DataFrame(
         [
-            {
-                "model": trained.trial.model,
-                "negatives": trained.trial.negatives,
-                "norm": trained.trial.norm,
+            trained.trial.cell._asdict()
+            | {
+                "fold": trained.trial.fold,
                 "learning_rate": trained.trial.learning_rate,
                 "seed": trained.trial.seed,
                 "validation_score": trained.validation_score,
                 "best_epoch": trained.best_epoch + 1,
                 "epochs": len(trained.curve),
                 "diverged": trained.diverged,
-                "chosen": chosen[trained.trial.cell] == trained.trial.learning_rate,
+                "chosen": results.rate(trained.trial) == trained.trial.learning_rate,
             }
-            for trained in tuned
+            for trained in results.tuned
         ]
     )
 
 
-def _curves(tuned: Sequence[Trained], chosen: Mapping[tuple[str, str, str], float]) -> pd.DataFrame:
-    columns = [*CELL, "learning_rate", "seed", "epoch"]
+def _curves(results: Results) -> pd.DataFrame:
+    columns = [*Cell._fields, "fold", "learning_rate", "seed", "epoch"]
     columns += ["train_loss", "validation_loss", "validation_score"]
     return pd.DataFrame(
         [
-            _named(trained.trial.cell)
+            trained.trial.cell._asdict()
             | {
+                "fold": trained.trial.fold,
                 "learning_rate": trained.trial.learning_rate,
                 "seed": trained.trial.seed,
                 "epoch": epoch + 1,
             }
             | entry
-            for trained in tuned
-            if chosen[trained.trial.cell] == trained.trial.learning_rate
+            for trained in results.tuned
+            if results.rate(trained.trial) == trained.trial.learning_rate
             for epoch, entry in enumerate(trained.curve)
         ],
         columns=columns,

@@ -10,26 +10,34 @@ import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors.torch import load, save
 from sklearn.metrics import average_precision_score
 
 from data_tools.atomic import write_atomic
-from seqnorm.batches import LabelledWindows
+from seqnorm.holdout.design import Cell, Fold
 from seqnorm.holdout.measures import Measures, measure
+from seqnorm.holdout.scores import adapted_scores, scores_of, select, tensors_of
 from seqnorm.holdout.spec import Model, Spec
 from seqnorm.holdout.windows import VALIDATION, WindowSet
-from seqnorm.models import build_model
-from seqnorm.runs.naming import in_name
-from seqnorm.training import TrainingConfig, fit, predict, resolve_device
+from seqnorm.kinds import parse_choice
+from seqnorm.models import ReverseComplementAverage, build_model
+from seqnorm.runs.naming import in_name, safe_name
+from seqnorm.training import TrainingConfig, fit, resolve_device
 
 OnEpoch = Callable[[int], None]
+
+
+BASELINE = "baseline"
+"""In place of a model's name, of what is no network."""
+
+AGAIN = 1_000_000
+"""Added to the seed of what is trained ``again``; the windows stay those of the seed."""
 
 
 @dataclass(frozen=True, order=True)
@@ -41,18 +49,36 @@ class Trial:
     norm: str
     learning_rate: float
     seed: int
+    task: str = "main"
+    fold: str = "all"
 
     @property
     def id(self) -> str:
         """Name of its folder."""
         norm = self.norm.replace(":", "")
         rate = in_name(self.learning_rate)
-        return f"{self.model}-{self.negatives}-{norm}-lr{rate}-s{self.seed}"
+        where = [self.task] * (self.task != "main") + [safe_name(self.fold)] * (self.fold != "all")
+        return "-".join([*where, self.model, self.negatives, norm, f"lr{rate}", f"s{self.seed}"])
 
     @property
-    def cell(self) -> tuple[str, str, str]:
-        """Model, negatives and norm: what is tuned and compared."""
-        return (self.model, self.negatives, self.norm)
+    def cell(self) -> Cell:
+        """Task, model, negatives and norm: what is tuned and compared."""
+        return Cell(self.task, self.model, self.negatives, self.norm)
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether ``norm`` names a baseline."""
+        return self.model == BASELINE
+
+    @property
+    def trained(self) -> "Trial":
+        """The trial that trains it: adapting takes what another has trained."""
+        return replace(self, norm=parse_choice(self.norm).trained)
+
+    @property
+    def random_seed(self) -> int:
+        """Seed of the weights and of the order of the windows."""
+        return self.seed + AGAIN * (parse_choice(self.norm).variant == "again")
 
 
 @dataclass(frozen=True)
@@ -65,22 +91,6 @@ class Trained:
     diverged: bool
     curve: list[dict[str, float]]
     seconds: float
-
-
-def tensors_of(windows: WindowSet) -> LabelledWindows:
-    """Window set as the tensors that `seqnorm.training` takes."""
-    labels = windows.table["label"].to_numpy(dtype=np.float32)
-    return LabelledWindows(
-        torch.from_numpy(windows.codes), torch.from_numpy(labels), windows.margin
-    )
-
-
-def select(windows: WindowSet, part: str) -> WindowSet:
-    """Windows of one part."""
-    rows = np.flatnonzero((windows.table["part"] == part).to_numpy())
-    return WindowSet(
-        windows.table.iloc[rows].reset_index(drop=True), windows.codes[rows], windows.margin
-    )
 
 
 def validation_score(labels: NDArray[Any], logits: NDArray[Any]) -> float:
@@ -102,7 +112,7 @@ def config_of(spec: Spec, trial: Trial) -> TrainingConfig:
         patience=given.patience,
         precision=given.precision,
         device=given.device,
-        seed=trial.seed,
+        seed=trial.random_seed,
     )
 
 
@@ -124,7 +134,7 @@ def train(
     if done.exists():
         return read_trained(done)
     started = time.perf_counter()
-    model = build_model(trial.model, trial.norm, trial.seed, **options_of(spec.models, trial.model))
+    model = model_of(spec, trial)
     folder.mkdir(parents=True, exist_ok=True)
     history = fit(
         model,
@@ -165,24 +175,67 @@ def read_trained(path: Path) -> Trained:
     return Trained(**entry)
 
 
-def score(spec: Spec, trial: Trial, folder: Path, evaluation: WindowSet) -> Measures:
-    """Score the evaluation windows with a trained trial, and measure."""
+def model_of(spec: Spec, trial: Trial) -> ReverseComplementAverage:
+    """The model of a trial before training."""
+    options = options_of(spec.models, trial.model)
+    return build_model(trial.model, trial.norm, trial.random_seed, **options)
+
+
+def score(
+    spec: Spec,
+    trial: Trial,
+    folder: Path,
+    weights: Path,
+    evaluation: WindowSet,
+    keeper: "Keeper",
+) -> Measures:
+    """Score the evaluation windows with a trained trial, and measure.
+
+    Parameters
+    ----------
+    spec, trial
+    folder
+        Of the trial.
+    weights
+        Folder of the trial that trained them.
+    evaluation
+        Windows of the trial's fold.
+    keeper
+        Measures and writes.
+    """
     done = folder / "measures.npz"
     if done.exists():
         return Measures.load(done)
-    model = build_model(trial.model, trial.norm, trial.seed, **options_of(spec.models, trial.model))
-    model.load_state_dict(load((folder / "model.safetensors").read_bytes()))
+    model = model_of(spec, trial)
+    model.load_state_dict(load((weights / "model.safetensors").read_bytes()))
     model.to(resolve_device(spec.training.device))
-    logits = predict(model, tensors_of(evaluation), precision=spec.training.precision)
-    return keep(spec, folder, logits, evaluation)
+    scorer = adapted_scores if parse_choice(trial.norm).variant == "adapted" else scores_of
+    logits, features = scorer(model, evaluation, spec.training.precision)
+    return keeper.keep(folder, logits, evaluation, features)
 
 
-def keep(spec: Spec, folder: Path, logits: NDArray[np.float32], evaluation: WindowSet) -> Measures:
-    """Measure the scores and write both, the measures last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    stream = io.BytesIO()
-    np.save(stream, logits)
-    write_atomic(folder / "scores.npy", stream.getvalue())
-    measures = measure(spec, evaluation.table, logits.astype(np.float64))
-    measures.save(folder / "measures.npz")
-    return measures
+@dataclass(frozen=True)
+class Keeper:
+    """Measures the scores of a fold's evaluation windows and writes both, the measures last."""
+
+    spec: Spec
+    fold: Fold
+    edges: NDArray[np.float64]
+
+    def keep(
+        self,
+        folder: Path,
+        logits: NDArray[np.float32],
+        evaluation: WindowSet,
+        features: NDArray[np.float32] | None = None,
+    ) -> Measures:
+        """Write ``scores.npy``, then ``measures.npz``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = io.BytesIO()
+        np.save(stream, logits)
+        write_atomic(folder / "scores.npy", stream.getvalue())
+        wide = None if features is None else features.astype(np.float64)
+        scores = logits.astype(np.float64)
+        measures = measure(self.spec, self.fold, evaluation.table, scores, self.edges, wide)
+        measures.save(folder / "measures.npz")
+        return measures

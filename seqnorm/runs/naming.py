@@ -1,6 +1,8 @@
-"""Numbers in the names of folders."""
+"""Numbers and names in the names of folders."""
 
-__all__ = ["in_name"]
+from urllib.parse import quote
+
+__all__ = ["in_name", "safe_name"]
 
 
 def in_name(value: float) -> str:
@@ -13,3 +15,14 @@ def in_name(value: float) -> str:
     """
     short = f"{value:g}"
     return short if float(short) == value else repr(value)
+
+
+def safe_name(name: str) -> str:
+    """A name that somebody else gave, such as a chromosome's, as part of a file's name.
+
+    Examples
+    --------
+    >>> safe_name("chr1"), safe_name("HLA-A*01:01"), safe_name("../x")
+    ('chr1', 'HLA-A%2A01%3A01', '..%2Fx')
+    """
+    return quote(name, safe="+")

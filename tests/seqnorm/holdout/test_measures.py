@@ -10,6 +10,7 @@ import pytest
 from seqnorm import metrics
 from seqnorm.holdout import measures
 from seqnorm.holdout.baselines import GC_ALONE, features
+from seqnorm.holdout.design import folds_of
 from seqnorm.holdout.spec import load_spec
 from seqnorm.holdout.windows import WindowSet
 
@@ -33,7 +34,9 @@ def test_a_resample_without_a_threshold_has_no_false_alarm_rate_in_any_decile(de
     )
     table = evaluation_table()
     scores = np.random.default_rng(1).normal(size=len(table))
-    found = measures.measure(spec, table, scores)
+    (fold,) = folds_of(spec)
+    gc = table.loc[(table["part"] == "test") & (table["label"] == 0), "gc"].to_numpy()
+    found = measures.measure(spec, fold, table, scores, measures.gc_decile_edges(gc))
     weights = metrics.block_weights(2, 100, zlib.crc32(b"validation"))
     without = weights[:, 0] == 0
     assert 0 < without.sum() < 101
@@ -42,7 +45,7 @@ def test_a_resample_without_a_threshold_has_no_false_alarm_rate_in_any_decile(de
     assert np.isnan(rate[without]).all()
     negatives = (table["part"] == "test") & (table["label"] == 0)
     assert found.deciles[:, 0].mean() == pytest.approx(
-        (scores[negatives.to_numpy()] > found.threshold).mean(), abs=0.01
+        (scores[negatives.to_numpy()] > found.thresholds[0]).mean(), abs=0.01
     )
 
 

@@ -13,12 +13,14 @@ import pytest
 
 from data_tools.errors import InputError
 from seqnorm.holdout.answer import compose
+from seqnorm.holdout.design import Cell
 from seqnorm.holdout.measures import DECILES, METRICS, POINTS, Measures
 from seqnorm.holdout.report import write_report
 from seqnorm.holdout.run import write_tables
+from seqnorm.holdout.schedule import Results
 from seqnorm.holdout.spec import Spec, as_toml, load_spec
-from seqnorm.holdout.tables import BASELINE, Tables, build_tables
-from seqnorm.holdout.trial import Trained, Trial
+from seqnorm.holdout.tables import Tables, build_tables
+from seqnorm.holdout.trial import BASELINE, Trained, Trial
 
 CHROMS = ["chr4", "chr3", "chr19"]
 RESAMPLES = 100
@@ -41,18 +43,24 @@ def evaluation_table() -> pd.DataFrame:
                 }
                 for i in range(count)
             ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(fold="all")
+
+
+def results(spec: Spec, measured: dict[Trial, Measures], tuned: list[Trained]) -> Results:
+    chosen = {(Cell("main", "cnn", "random", norm), "all"): 0.01 for norm in spec.norms}
+    return Results(measured, tuned, chosen)
 
 
 def measures(rate: float, noise: float, seed: int) -> Measures:
     rng = np.random.default_rng(seed)
-    base = np.array([0.9, 0.6, rate, 0.5, 0.8])
+    base = np.array([0.9, 0.6, rate, 0.5, 0.8, 0.6])
     resampled = np.broadcast_to(
         base[None, :, None], (1 + len(CHROMS), len(METRICS), RESAMPLES + 1)
     ).copy()
     resampled[..., 1:] += noise * rng.normal(size=resampled[..., 1:].shape)
-    deciles = np.full((DECILES, RESAMPLES + 1), rate)
-    return Measures(resampled, np.zeros((1 + len(CHROMS), len(POINTS))), deciles, 0.0)
+    by_gc = np.full((2, DECILES, RESAMPLES + 1), 100.0)
+    by_gc[0] *= rate
+    return Measures(resampled, np.zeros((1 + len(CHROMS), len(POINTS))), by_gc, np.zeros(1))
 
 
 def made_up(spec: Spec, rates: dict[str, float], noise: float = 0.001) -> Tables:
@@ -66,8 +74,7 @@ def made_up(spec: Spec, rates: dict[str, float], noise: float = 0.001) -> Tables
             tuned.append(Trained(trial, 0.4, 0, False, curve, 1.0))
     for seed in spec.training.seeds:
         measured[Trial(BASELINE, "random", "gc", 0.0, seed)] = measures(0.1, noise, 99)
-    chosen = {("cnn", "random", norm): 0.01 for norm in spec.norms}
-    return build_tables(spec, evaluation_table(), measured, tuned, chosen)
+    return build_tables(spec, {"main": evaluation_table()}, results(spec, measured, tuned))
 
 
 @pytest.fixture
@@ -113,10 +120,9 @@ def test_a_difference_common_to_all_seeds_and_blocks_has_a_narrow_interval_when_
         for norm in spec.norms:
             shift = 0.01 if norm == "layer" else 0.0
             measured[Trial("cnn", "random", norm, 0.01, seed)] = Measures(
-                shared.resampled + shift, shared.points, shared.deciles, 0.0
+                shared.resampled + shift, shared.points, shared.by_gc, np.zeros(1)
             )
-    chosen = {("cnn", "random", norm): 0.01 for norm in spec.norms}
-    tables = build_tables(spec, evaluation_table(), measured, [], chosen)
+    tables = build_tables(spec, {"main": evaluation_table()}, results(spec, measured, []))
     row = tables.differences.query("norm == 'layer' and chrom == 'chr19' and metric == 'auroc'")
     assert row[["estimate", "low", "high"]].to_numpy() == pytest.approx(0.01)
     mean = tables.summary.query("norm == 'layer' and chrom == 'chr19' and metric == 'auroc'")
@@ -141,14 +147,14 @@ def test_the_report_needs_no_metric_but_the_false_alarm_rate(spec: Spec, tmp_pat
             )
             trial = Trial("cnn", "random", norm, 0.01, seed)
             measured[trial] = Measures(
-                found.resampled, np.full_like(found.points, np.nan), found.deciles, 0.0
+                found.resampled, np.full_like(found.points, np.nan), found.by_gc, np.zeros(1)
             )
             curve = [{"train_loss": 0.5, "validation_loss": 0.5, "validation_score": 0.4}]
             tuned.append(Trained(trial, 0.4, 0, False, curve, 1.0))
-    chosen = {("cnn", "random", norm): 0.01 for norm in spec.norms}
     evaluation = evaluation_table()
     evaluation = evaluation[(evaluation["chrom"] != "chr4") | (evaluation["label"] == 0)]
-    tables = build_tables(spec, evaluation.reset_index(drop=True), measured, tuned, chosen)
+    evaluation = evaluation.reset_index(drop=True)
+    tables = build_tables(spec, {"main": evaluation}, results(spec, measured, tuned))
     write_report(run_folder(spec, tables, tmp_path))
     summary = (tmp_path / "summary.md").read_text()
     assert re.search(r"\| BatchNorm \|( 5\.0 % \|){3}( – \|){4}", summary)

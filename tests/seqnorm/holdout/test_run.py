@@ -17,13 +17,14 @@ import pytest
 from data_tools.errors import InputError
 from data_tools.genome import Genome
 from data_tools.negatives import Drawn
+from seqnorm.holdout import genome_source
 from seqnorm.holdout import run as run_module
-from seqnorm.holdout import windows as windows_module
+from seqnorm.holdout.design import folds_of
+from seqnorm.holdout.genome_source import GenomeSource
 from seqnorm.holdout.run import read_tables, run
-from seqnorm.holdout.spec import load_spec
+from seqnorm.holdout.spec import Spec, load_spec
 from seqnorm.holdout.tables import Tables
 from seqnorm.holdout.trial import Trial
-from seqnorm.holdout.windows import WindowSource
 from seqnorm.runs.record import locked
 
 TABLES = ["trials", "summary", "differences", "deciles", "tuning", "curves", "chromosomes"]
@@ -36,6 +37,16 @@ def command(demo: Path, small: list[str], folder: Path, *more: str) -> list[str]
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {name: (folder / f"{name}.csv").read_bytes() for name in TABLES}
+
+
+def source_of(spec: Spec, genome: Genome) -> GenomeSource:
+    assert spec.data is not None
+    return GenomeSource(spec, spec.data, genome)
+
+
+def genome_of(spec: Spec) -> Genome:
+    assert spec.data is not None
+    return Genome(spec.data.genome)
 
 
 @pytest.fixture(scope="module")
@@ -131,14 +142,15 @@ def test_seeds_draw_their_own_training_background_and_share_the_evaluation(
     demo: Path, small: list[str]
 ) -> None:
     spec = load_spec(demo, small)
-    with Genome(spec.data.genome) as genome:
-        source = WindowSource(spec, genome)
-        first, again, other = (source.training("random", seed) for seed in (0, 0, 1))
+    (fold,) = folds_of(spec)
+    with genome_of(spec) as genome:
+        source = source_of(spec, genome)
+        first, again, other = (source.training(fold, "random", seed) for seed in (0, 0, 1))
         assert (first.codes == again.codes).all()
         negative = first.table["label"] == 0
         shared = set(first.table["start"][negative]) & set(other.table["start"][negative])
         assert len(shared) < 0.05 * negative.sum()
-        assert (source.evaluation().codes == source.evaluation().codes).all()
+        assert (source.evaluation(fold).codes == source.evaluation(fold).codes).all()
 
 
 def test_taking_a_test_chromosome_out_leaves_the_windows_of_the_others(
@@ -146,8 +158,10 @@ def test_taking_a_test_chromosome_out_leaves_the_windows_of_the_others(
 ) -> None:
     spec = load_spec(demo, small)
     fewer = load_spec(demo, [*small, "split.test=['chr19']", "split.primary=['chr19']"])
-    with Genome(spec.data.genome) as genome:
-        both = [WindowSource(s, genome).evaluation().table for s in (spec, fewer)]
+    with genome_of(spec) as genome:
+        both = [
+            source_of(s, genome).evaluation(f).table for s in (spec, fewer) for f in folds_of(s)
+        ]
     chr19 = [t[t["chrom"] == "chr19"].reset_index(drop=True) for t in both]
     pd.testing.assert_frame_equal(*chr19)
 
@@ -315,7 +329,7 @@ def test_a_full_disk_is_said_in_one_line(
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(run_module, "_draw_windows", full)
+    monkeypatch.setattr(run_module, "draw_windows", full)
     with pytest.raises(InputError, match="No space left on device; see to it and go on with"):
         run(load_spec(demo, small), tmp_path)
 
@@ -347,14 +361,16 @@ def test_validation_without_a_positive_is_refused(
 ) -> None:
     """Every score would be 0 there, and the first epoch would win without a word."""
     spec = load_spec(demo, small)
+    assert spec.data is not None
     rows = Path(spec.data.peaks).read_text().splitlines()
     peaks = tmp_path / "peaks.bed"
     peaks.write_text("".join("\t".join(r.split("\t")[:3]) + "\n" for r in rows if _aside(r)))
     changed = load_spec(demo, [*small, f"data.peaks={peaks}"])
-    with Genome(spec.data.genome) as genome:
-        source = WindowSource(changed, genome)
+    (fold,) = folds_of(spec)
+    with genome_of(spec) as genome:
+        source = source_of(changed, genome)
         with pytest.raises(InputError, match="lies in the validation regions"):
-            source.evaluation()
+            source.evaluation(fold)
 
 
 def _aside(row: str) -> bool:
@@ -366,13 +382,14 @@ def test_a_test_chromosome_without_room_for_negatives_is_named(
     demo: Path, small: list[str], tmp_path: Path
 ) -> None:
     spec = load_spec(demo, small)
-    with Genome(spec.data.genome) as genome:
+    (fold,) = folds_of(spec)
+    with genome_of(spec) as genome:
         end = genome.lengths["chr4"]
         exclude = tmp_path / "exclude.bed"
         exclude.write_text(f"chr4\t0\t{end}\n")
-        source = WindowSource(load_spec(demo, [*small, f"data.exclude={exclude}"]), genome)
+        source = source_of(load_spec(demo, [*small, f"data.exclude={exclude}"]), genome)
         with pytest.raises(InputError, match="test/chr4: no room for a background window"):
-            source.evaluation()
+            source.evaluation(fold)
 
 
 def test_training_positives_that_all_lack_partners_are_refused(
@@ -381,12 +398,13 @@ def test_training_positives_that_all_lack_partners_are_refused(
     def none(genome: object, positives: pd.DataFrame, *more: object, **options: object) -> Drawn:
         return Drawn(positives.head(0), len(positives), np.arange(len(positives)))
 
-    monkeypatch.setattr(windows_module, "background_windows", none)
+    monkeypatch.setattr(genome_source, "background_windows", none)
     spec = load_spec(demo, small)
-    with Genome(spec.data.genome) as genome:
-        source = WindowSource(spec, genome)
+    (fold,) = folds_of(spec)
+    with genome_of(spec) as genome:
+        source = source_of(spec, genome)
         with pytest.raises(InputError, match=r"lower negatives\.per_positive"):
-            source.training("flank", 0)
+            source.training(fold, "flank", 0)
 
 
 def test_learning_rates_that_are_nearly_equal_have_folders_of_their_own() -> None:

@@ -55,7 +55,7 @@ def test_files_are_relative_to_the_spec_and_not_to_the_working_folder(
         (["norms=['bacth']"], "did you mean 'batch'"),
         (["norms=['group:7']"], "group"),
         (["norms=[]"], "key 'norms'"),
-        (["negatives.kinds=['shuffled']"], "key 'negatives.kinds.0'"),
+        (["negatives.kinds=['shuffle']"], "key 'negatives.kinds.0'"),
         (["split.test=['chr21']"], "chromosome 'chr21' is in both train and test"),
         (["split.validation=['chr22']"], "chromosome 'chr22' is in both validation and test"),
         (["split.primary=['chrX']"], "primary chromosome 'chrX' must be one of the test"),

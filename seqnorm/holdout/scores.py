@@ -1,0 +1,75 @@
+"""Scores of windows, and what the model's head saw; also with statistics adapted to them."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from seqnorm.batches import LabelledWindows
+from seqnorm.holdout.windows import VALIDATION, WindowSet
+from seqnorm.models import ReverseComplementAverage
+from seqnorm.surgery import recalibrate
+from seqnorm.training import Precision, predict
+
+Floats = NDArray[np.float32]
+_BATCH = 64
+
+
+def tensors_of(windows: WindowSet) -> LabelledWindows:
+    """Window set as the tensors that `seqnorm.training` takes."""
+    labels = windows.table["label"].to_numpy(dtype=np.float32)
+    return LabelledWindows(
+        torch.from_numpy(windows.codes), torch.from_numpy(labels), windows.margin
+    )
+
+
+def rows_of(windows: WindowSet, rows: NDArray[np.int64]) -> WindowSet:
+    """Some of the windows."""
+    table = windows.table.iloc[rows].reset_index(drop=True)
+    return WindowSet(table, windows.codes[rows], windows.margin)
+
+
+def select(windows: WindowSet, part: str) -> WindowSet:
+    """Windows of one part."""
+    return rows_of(windows, np.flatnonzero((windows.table["part"] == part).to_numpy()))
+
+
+def scores_of(
+    model: ReverseComplementAverage, windows: WindowSet, precision: Precision
+) -> tuple[Floats, Floats]:
+    """Logits (N,), and the mean over both strands of what the head saw, (N, F)."""
+    seen: list[Tensor] = []
+
+    def note(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        seen.append(given[0].detach().float().cpu())
+
+    head = model.model.get_submodule("head")
+    hook = head.register_forward_pre_hook(note)
+    try:
+        logits = predict(model, tensors_of(windows), batch_size=_BATCH, precision=precision)
+    finally:
+        hook.remove()
+    # A batch passes the head twice: as given, and as its reverse complement.
+    features = [(given + other) / 2 for given, other in zip(seen[::2], seen[1::2], strict=True)]
+    return logits, torch.cat(features).numpy()
+
+
+def adapted_scores(
+    model: ReverseComplementAverage, windows: WindowSet, precision: Precision
+) -> tuple[Floats, Floats]:
+    """The same after BatchNorm's statistics were measured, without labels, on each chromosome.
+
+    Adaptive batch normalization (Li et al. 2016, arXiv:1603.04779). The validation windows, on
+    which thresholds stand, keep the statistics of training.
+    """
+    table = windows.table
+    domain = np.where(table["part"] == VALIDATION, "", table["chrom"])
+    logits, features = scores_of(model, windows, precision)
+    for name in sorted(set(domain.tolist()) - {""}):
+        rows = np.flatnonzero(domain == name)
+        mine = rows_of(windows, rows)
+        device = next(model.parameters()).device
+        own, _ = recalibrate(model, [x for x, _ in tensors_of(mine).in_order(_BATCH, device)])
+        assert isinstance(own, ReverseComplementAverage)
+        logits[rows], features[rows] = scores_of(own, mine, precision)
+    return logits, features
