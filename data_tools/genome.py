@@ -12,7 +12,6 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from types import TracebackType
 from typing import Any, SupportsIndex
 
@@ -22,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from data_tools.encode import Codes
 from data_tools.errors import ChangedFileError, InputError, RangeError, unknown_chromosome
 from data_tools.formats.fasta_index import cache_folder
+from data_tools.formats.location import Location, Url, location
 from data_tools.formats.store import Store, open_store
 
 # Windows this near to each other are read in one span: skipping less costs more than reading.
@@ -86,8 +86,8 @@ class Genome:
     def __init__(
         self, path: str | os.PathLike[str], cache_dir: str | os.PathLike[str] | None = None
     ) -> None:
-        self.path = Path(path)
-        self._place = os.path.abspath(path)  # noqa: PTH100 - Path.resolve would follow links
+        self.path = location(path)
+        self._place = self.path if isinstance(self.path, Url) else os.path.abspath(path)  # noqa: PTH100 - Path.resolve would follow links
         self._use(open_store(self._place, self.path, cache_folder(cache_dir)))
 
     def _use(self, store: Store) -> None:
@@ -279,7 +279,7 @@ class Genome:
         return rank, lo, hi
 
 
-def _integer(value: SupportsIndex, name: str, path: Path) -> int:
+def _integer(value: SupportsIndex, name: str, path: Location) -> int:
     if not isinstance(value, bool | np.bool_):
         try:
             return operator.index(value)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -28,6 +27,7 @@ from data_tools.errors import FormatError, unknown_chromosome
 from data_tools.faults import Faults
 from data_tools.formats.bed import IntervalFormat, Layout, read_rows, strings
 from data_tools.formats.bed_rows import Score
+from data_tools.formats.location import location
 from data_tools.policies import Duplicates, ErrorOrDrop, Sieve, check_policy
 
 SummitMissing = Literal["keep", "error", "drop"]
@@ -140,7 +140,7 @@ def read_intervals(
         summit_outside,
         score,
     )
-    faults = Faults(Path(path))
+    faults = Faults(location(path))
     return read_with_faults(faults, genome, policies, format, counts, max_inflated)[1]
 
 

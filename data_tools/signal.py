@@ -21,6 +21,7 @@ from data_tools.errors import InputError, RangeError, unknown_chromosome
 from data_tools.faults import Faults
 from data_tools.formats.bed import read_rows
 from data_tools.formats.bigwig import MAGIC, BigWigFile, Steps
+from data_tools.formats.location import Location, location
 from data_tools.formats.text import opened
 from data_tools.intervals import HasLengths
 
@@ -40,7 +41,7 @@ class Signal:
     """
 
     def __init__(
-        self, path: Path, lengths: Mapping[str, int], names: Mapping[str, str], source: Any
+        self, path: Location, lengths: Mapping[str, int], names: Mapping[str, str], source: Any
     ) -> None:
         self.path, self.lengths = path, dict(lengths)
         self._names, self._source = dict(names), source
@@ -211,7 +212,7 @@ def open_signal(
         If it cannot be read or is not of the genome.
     """
     check_style(chrom_style)
-    faults = Faults(Path(path))
+    faults = Faults(location(path))
     if is_bigwig(faults.path):
         big = BigWigFile(faults.path)
         try:
@@ -223,9 +224,9 @@ def open_signal(
     return on_genome(faults, graph.lengths, graph, genome, chrom_style, exact_lengths=False)
 
 
-def is_bigwig(path: Path) -> bool:
+def is_bigwig(path: Location) -> bool:
     """Tell a bigWig file by its first four bytes."""
-    if not path.is_file():
+    if isinstance(path, Path) and not path.is_file():
         return False
     with opened(path) as stream:
         head = stream.read(4)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,7 @@ from data_tools.counts import Counts
 from data_tools.encode import encode
 from data_tools.errors import unknown_chromosome
 from data_tools.faults import Faults, shown
+from data_tools.formats.location import location
 from data_tools.formats.vcf import as_table, read_alleles
 from data_tools.genome import Genome
 from data_tools.policies import Duplicates, ErrorOrDrop, Sieve, check_policy
@@ -100,7 +100,7 @@ def read_variants(
     policies = Policies(
         ref_mismatch, not_sequence, duplicates, chrom_style, unknown_chrom, out_of_range
     )
-    return read_with_faults(Faults(Path(path)), genome, policies, counts, max_inflated)
+    return read_with_faults(Faults(location(path)), genome, policies, counts, max_inflated)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -21,6 +20,7 @@ from data_tools.faults import Faults
 from data_tools.formats.ahead import worked_ahead
 from data_tools.formats.bed_rows import BED, PEAK, Score, blocks, is_bed9, is_rgb, row_values
 from data_tools.formats.fields import Fields, Ints, data_rows
+from data_tools.formats.location import Location
 from data_tools.formats.text import BLOCK, Block, text_blocks
 from data_tools.formats.values import WrongRowError, has_blank, number
 
@@ -99,7 +99,7 @@ def strings(names: list[str], codes: Ints | None = None) -> Any:
 
 
 def read_rows(
-    path: Path,
+    path: Location,
     faults: Faults,
     *,
     format: RowFormat | None = None,  # noqa: A002
@@ -160,7 +160,7 @@ def read_rows(
 
 
 def choose_layout(
-    path: Path,
+    path: Location,
     head: list[str],
     line: int,
     faults: Faults,
@@ -185,7 +185,7 @@ def choose_layout(
     return Layout(format, columns[format])
 
 
-def _nine(path: Path, head: list[str]) -> IntervalFormat:
+def _nine(path: Location, head: list[str]) -> IntervalFormat:
     """Tell broadPeak from BED9: by the name, else by whether the first row can be BED9."""
     if ".broadpeak" in path.name.lower():
         return "broadPeak"

@@ -137,7 +137,7 @@ def scanned(source: PlainBytes, faults: Faults) -> tuple[Record, ...]:
         If the file changes while it is scanned.
     """
     stamp = source.stamp()
-    _check_beginning(source)
+    check_beginning(source)
     scanner = _Scanner(faults)
     for chunk in source.chunks():
         scanner.feed(chunk)
@@ -147,7 +147,7 @@ def scanned(source: PlainBytes, faults: Faults) -> tuple[Record, ...]:
     return records
 
 
-def _check_beginning(source: PlainBytes) -> None:
+def check_beginning(source: PlainBytes) -> None:
     """Refuse what is no FASTA at all, saying what it looks like."""
     head = source.read(0, min(BEGINNING, source.size))
     if head[:1] == b">":

@@ -219,7 +219,7 @@ def test_a_bgzip_block_may_carry_further_gzip_fields(tmp_path):
     block = head + fields + struct.pack("<H", size - 1) + body
     block += struct.pack("<II", zlib.crc32(raw), len(raw))
     path = tmp_path / "x.fa.gz"
-    path.write_bytes(block + byte_source._END_BLOCK)
+    path.write_bytes(block + byte_source.END_BLOCK)
     with Genome(path) as genome:
         assert genome.fetch("a", 2, 6) == "GTAC"
 
@@ -681,7 +681,7 @@ def test_a_bgzip_file_with_other_content_of_the_same_size_is_scanned_anew(tmp_pa
         body = packer.compress(raw) + packer.flush()
         head = b"\x1f\x8b\x08\x04" + bytes(6) + b"\x06\x00BC\x02\x00"
         tail = struct.pack("<II", zlib.crc32(raw), len(raw))
-        return head + struct.pack("<H", len(body) + 25) + body + tail + byte_source._END_BLOCK
+        return head + struct.pack("<H", len(body) + 25) + body + tail + byte_source.END_BLOCK
 
     path.write_bytes(stored(BEFORE))
     assert reread(path) == "ACGTACGTA" * 6
