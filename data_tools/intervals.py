@@ -66,10 +66,11 @@ def read_intervals(
     Comments, ``track`` and ``browser`` lines and empty lines are skipped; Windows line ends and
     a byte order mark are understood. Rows keep the order of the file.
 
-    The format is told by the number of columns: BED has 3 to 6, 8, 9 or 12, narrowPeak 10 and
+    The format is told by the number of columns: BED has 3 to 9 or 12, narrowPeak 10 and
     broadPeak 9. Nine columns are broadPeak if ``.broadPeak`` is in the file's name; else BED9 if
     the first row can be that (columns 7 and 8 integers in order inside the interval, column 9 a
-    colour), and broadPeak if not. Errors say what such a file was taken for.
+    colour), and broadPeak if not. Errors say what such a file was taken for. BED7 has a
+    ``thick_start`` and no ``thick_end``, which is not made up; BED10 and BED11 do not exist.
 
     Parameters
     ----------

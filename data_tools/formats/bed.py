@@ -28,9 +28,9 @@ IntervalFormat = Literal["bed", "narrowPeak", "broadPeak"]
 RowFormat = Literal[IntervalFormat, "bedGraph"]
 
 BED_GRAPH = ("chrom", "start", "end", "value")
-_SUPPORTED = "supported are BED with 3 to 6, 8, 9 or 12, narrowPeak with 10 and broadPeak with 9"
+_SUPPORTED = "supported are BED with 3 to 9 or 12, narrowPeak with 10 and broadPeak with 9"
 _COUNTS: dict[str, tuple[int, ...]] = {
-    "bed": (3, 4, 5, 6, 8, 9, 12),
+    "bed": (3, 4, 5, 6, 7, 8, 9, 12),
     "narrowPeak": (10,),
     "broadPeak": (9,),
     "bedGraph": (4,),
@@ -219,7 +219,9 @@ def _quick_sound(out: dict[str, Any], layout: Layout) -> bool:
     if "score" in out and layout.score == "integer":
         good &= bool((out["score"] <= 1000).all())
     if "thick_start" in out:
-        low, high = out["thick_start"], out["thick_end"]
+        low = out["thick_start"]
+        # BED7 has no end of it.
+        high = out.get("thick_end", low)
         good &= bool(((start <= low) & (low <= high) & (high <= end)).all())
     for name in ("p_value", "q_value"):
         if name in out:
