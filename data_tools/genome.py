@@ -29,6 +29,7 @@ _GAP = 1 << 16
 # Spans that fit the caches, of which the next uses the same memory again.
 _SPAN = 1 << 22
 _GATHER_BYTES = 1 << 22
+_FEW = 1 << 11
 
 
 class Genome:
@@ -296,11 +297,15 @@ def _spans(
         return
     apart = (np.diff(starts) > width + _GAP) | (np.diff(ranks) != 0)
     cuts = np.append(np.flatnonzero(apart) + 1, len(starts))
+    most = max(_SPAN - width, 0)
+    short = starts[cuts - 1] - starts[np.append(0, cuts[:-1])] <= most
     lo = 0
-    for cut in map(int, cuts):
+    for cut, whole in zip(cuts.tolist(), short.tolist(), strict=True):
+        if whole:
+            yield lo, cut
+            lo = cut
         while lo < cut:
-            reach = starts[lo] + max(_SPAN - width, 0)
-            hi = lo + int(np.searchsorted(starts[lo:cut], reach, side="right"))
+            hi = lo + int(np.searchsorted(starts[lo:cut], starts[lo] + most, side="right"))
             yield lo, hi
             lo = hi
 
@@ -308,6 +313,10 @@ def _spans(
 def _gather(codes: Codes, offsets: NDArray[np.int64], out: Codes, rows: NDArray[np.intp]) -> None:
     """Copy the windows at these offsets of the codes into these rows of out."""
     width = out.shape[1]
+    if len(rows) * width <= _FEW:
+        # A view costs more than these few bases.
+        out[rows] = codes[offsets[:, None] + np.arange(width)]
+        return
     views = np.lib.stride_tricks.sliding_window_view(codes, width)
     # The copy in between stays small however many windows one span serves.
     step = max(1, _GATHER_BYTES // width)

@@ -9,7 +9,8 @@ import numpy as np
 from data_tools.encode import AMBIGUOUS, CODE_TABLE, LETTERS, Codes
 from data_tools.errors import ChangedFileError
 from data_tools.formats.byte_source import PlainBytes
-from data_tools.formats.fasta_index import Index, Record, index_of, load_index, save_index
+from data_tools.formats.fasta_index import Index, index_of, load_index, save_index
+from data_tools.formats.fasta_records import Record
 
 
 class FastaLines:

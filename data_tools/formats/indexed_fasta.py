@@ -25,7 +25,8 @@ from data_tools.errors import ChangedFileError, FormatError, MissingFileError
 from data_tools.faults import shown
 from data_tools.formats.byte_source import BLOCK_MAX, END_BLOCK, BgzfBytes, PlainBytes, RemoteBytes
 from data_tools.formats.fasta import FastaLines
-from data_tools.formats.fasta_index import RECORDS_MAX, TOO_MANY, Record, check_beginning
+from data_tools.formats.fasta_index import RECORDS_MAX, TOO_MANY, check_beginning
+from data_tools.formats.fasta_records import Record
 from data_tools.formats.location import Url
 
 _INDEX_MAX = 1 << 28
