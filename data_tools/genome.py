@@ -41,9 +41,10 @@ class Genome:
 
     Parameters
     ----------
-    path : path
+    path : path or URL
         FASTA with lines of one length within a record, where ``.gz`` must be bgzip; or 2bit.
-        The content tells which, not the name.
+        The content tells which, not the name. Of ``http://`` and ``https://``, only what is
+        needed is read; a FASTA must have its ``.fai``, and bgzip its ``.gzi``, beside it.
     cache_dir : path, optional
         Where layouts of FASTA files are kept. Default: ``$SEQNORM_CACHE``, else
         ``$XDG_CACHE_HOME/seqnorm``, else ``~/.cache/seqnorm``. A folder that cannot be written
@@ -51,8 +52,8 @@ class Genome:
 
     Attributes
     ----------
-    path : Path
-        The file, as given.
+    path : Path or Url
+        The file, as given; a URL shows neither password nor query.
     lengths : dict of str to int
         Chromosome lengths in bases, in the order of the file.
 
@@ -130,7 +131,8 @@ class Genome:
         """What stands for the content of the file, for the record of what was read.
 
         bgzip: a digest of the checksums of all blocks, that is of every byte. 2bit: a digest of
-        all but the packed bases. Plain FASTA has no checksum: size and times of the file.
+        all but the packed bases. Plain FASTA has no checksum: size and times of the file. Remote:
+        size and ETag or Last-Modified, and of FASTA the index beside it.
         """
         return self._store.digest
 

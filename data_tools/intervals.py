@@ -74,7 +74,7 @@ def read_intervals(
 
     Parameters
     ----------
-    path : path
+    path : path or URL
         The file; compression is told by the content, not by the name.
     genome : Genome, optional
         Also check that every interval lies on a chromosome of it. Anything with ``lengths``.

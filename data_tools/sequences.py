@@ -52,7 +52,7 @@ def read_sequences(
 
     Parameters
     ----------
-    path : path
+    path : path or URL
         FASTA, whose headers are ``>name key=value key=value``; TSV or CSV with a line of column
         names (fields may be quoted); parquet (needs ``pyarrow``); or GenBank. All but parquet
         also gzip or bgzip.

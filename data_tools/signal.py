@@ -34,7 +34,7 @@ class Signal:
 
     Attributes
     ----------
-    path : Path
+    path : Path or Url
         The file.
     lengths : dict of str to int
         Length of each chromosome; for a bedGraph without genome, the end of its last interval.
@@ -183,12 +183,12 @@ def open_signal(
 ) -> Signal:
     """Open a bigWig or bedGraph file; which it is is told by the content.
 
-    A bigWig file stays on disk and is read where it is asked; a bedGraph file (plain, gzip or
-    bgzip) is read whole, checked row by row, and need not be sorted.
+    A bigWig file stays where it is, on disk or on a server, and is read where it is asked; a
+    bedGraph file (plain, gzip or bgzip) is read whole, checked row by row, and need not be sorted.
 
     Parameters
     ----------
-    path : path
+    path : path or URL
         The file.
     genome : Genome, optional
         Check the chromosomes that both have: a bigWig must give them the same length, a bedGraph

@@ -47,7 +47,7 @@ def read_variants(
 
     Parameters
     ----------
-    path : path
+    path : path or URL
         The file; compression is told by the content, not by the name.
     genome : Genome, optional
         Also check that REF is what stands there, whatever the case. Where the genome has an

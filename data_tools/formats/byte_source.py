@@ -24,7 +24,7 @@ import zlib
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,9 @@ class PlainBytes:
             raise self.changed("it ends too early")
         return b"".join(parts)
 
+    def expect(self, places: Iterable[int]) -> None:
+        """Say that what stands at these places will be read; a file on disk is quick enough."""
+
     def chunks(self) -> Iterator[bytes]:
         """Give all bytes in order, a few MB at a time."""
         for start in range(0, self.size, CHUNK):
@@ -172,6 +175,10 @@ class RemoteBytes(PlainBytes):
     def read(self, start: int, stop: int) -> bytes:
         """Give the bytes from start to stop, all of them."""
         return self._remote.read(start, stop)
+
+    def expect(self, places: Iterable[int]) -> None:
+        """Say that what stands at these places will be read."""
+        self._remote.expect(places)
 
 
 class BgzfBytes(PlainBytes):

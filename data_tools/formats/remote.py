@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import io
 from collections import OrderedDict
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from data_tools.errors import ChangedFileError, InputError
@@ -26,6 +28,9 @@ CACHE = 1 << 25
 
 AT_ONCE = 1 << 22
 """Most bytes of one request."""
+
+_AT_A_TIME = 8
+"""Most requests under way where many places are known in advance."""
 
 
 class RemoteFile:
@@ -71,6 +76,14 @@ class RemoteFile:
         first = start // BLOCK
         blocks = self._blocks(first, (stop - 1) // BLOCK)
         return blocks[start - first * BLOCK : stop - first * BLOCK]
+
+    def expect(self, places: Iterable[int]) -> None:
+        """Ask for the blocks of these places at once, as far as half of the cache holds them."""
+        numbers = dict.fromkeys(place // BLOCK for place in places if 0 <= place < self.size)
+        wanted = islice(numbers, CACHE // BLOCK // 2)
+        with ThreadPoolExecutor(_AT_A_TIME) as pool:
+            for _ in pool.map(lambda number: self._blocks(number, number), wanted):
+                pass
 
     def _blocks(self, first: int, last: int) -> bytes:
         """Give neighbouring blocks; those that are lacking are asked for in one request."""
@@ -159,8 +172,12 @@ class _Stream(io.RawIOBase):
 
 def _transport(url: Url) -> Transport:
     try:
-        from data_tools.formats.transports import transport_for
+        if url.scheme.startswith("http"):
+            from data_tools.formats.web import Web
 
-        return transport_for(url)
+            return Web(url)
+        from data_tools.formats.buckets import Bucket
+
+        return Bucket(url)
     except ImportError:
         raise InputError(f"{url}: remote files need more: pip install seqnorm[remote]") from None

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _LITTLE, _BIG = bytes.fromhex("4327411a"), bytes.fromhex("1a412743")
 _HEAD = 16
 _BUFFER = 1 << 16
+_REMOTE_BUFFER = 1 << 10
 _LOWER = 0x20
 _REMEDY = "make it anew with faToTwoBit"
 
@@ -171,6 +172,7 @@ def read_layout(source: PlainBytes) -> Layout:
     """
     reader = _Reader(source)
     index, stop = _index(reader)
+    source.expect(index.values())
     records = [_record(reader, name, place) for name, place in index.items()]
     _check_places(reader, records, stop)
     if source.remote:
@@ -198,6 +200,7 @@ class _Reader:
     def __init__(self, source: PlainBytes) -> None:
         self.source, self.digest = source, hashlib.sha256()
         self._start, self._held = 0, b""
+        self._ahead = _REMOTE_BUFFER if source.remote else _BUFFER
         self._order = "<" if self.take(0, 4, "header") == _LITTLE else ">"
 
     def take(self, place: int, size: int, what: str) -> bytes:
@@ -205,7 +208,7 @@ class _Reader:
         if place + size > self.source.size:
             raise self.wrong(what, f"lies past the end of the file ({self.source.size} bytes)")
         if not self._start <= place <= place + size <= self._start + len(self._held):
-            stop = min(place + max(size, _BUFFER), self.source.size)
+            stop = min(place + max(size, self._ahead), self.source.size)
             self._start, self._held = place, self.source.read(place, stop)
         taken = self._held[place - self._start : place - self._start + size]
         self.digest.update(taken)

@@ -7,9 +7,12 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
@@ -26,8 +29,10 @@ from fsspec.registry import _registry
 from web_server import serving
 
 from data_tools.checking import check_file
+from data_tools.commands.check import check
 from data_tools.errors import ChangedFileError, FormatError, InputError, MissingFileError
-from data_tools.formats import remote, transports
+from data_tools.formats import remote
+from data_tools.formats import web as web_files
 from data_tools.formats.location import Url, location
 from data_tools.formats.remote import RemoteFile
 from data_tools.genome import Genome
@@ -43,7 +48,7 @@ FORMS = ["plain.fa", "crlf.fa", "one_line.fa", "blocks.fa.gz", "bases.2bit", "ba
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch, tmp_path):
-    monkeypatch.setattr(transports, "_PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(web_files, "_PAUSES", (0.01, 0.01))
     monkeypatch.setenv("SEQNORM_CACHE", str(tmp_path / "cache"))
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
@@ -229,6 +234,22 @@ def test_threads_that_share_a_remote_genome_all_read_right_bases(web, tmp_path, 
             list(pool.map(lambda seed: check_many_reads(genome, seed), range(6)))
     finally:
         sys.setswitchinterval(switch)
+
+
+def test_a_2bit_file_of_many_records_is_opened_with_many_requests_at_once(web):
+    records = {f"r{i}": "ACGT" * 90_000 for i in range(40)}
+    under_way, most = [], []
+
+    def behave(*_):
+        under_way.append(1)
+        most.append(len(under_way))
+        time.sleep(0.01)
+        under_way.pop()
+
+    with Genome(web.put("x.2bit", twobit_bytes(records), behave)) as genome:
+        assert genome.lengths == dict.fromkeys(records, 360_000)
+    assert max(most) >= 4
+    assert web.requests["x.2bit"] < 60
 
 
 @pytest.mark.parametrize("form", ["plain.fa", "bases.2bit"])
@@ -554,6 +575,43 @@ def test_a_server_that_fails_is_told_of_without_the_secrets_of_the_url(web, fail
     assert peak < 16 << 20
 
 
+class Hop:
+    """A step on the way to a file."""
+
+    def __init__(self, scheme, history=()):
+        self.url, self.history, self.status = urlsplit(f"{scheme}://host/x"), history, 200
+        self.headers, self.content_length = {}, 0
+
+
+@pytest.mark.parametrize("hops", ["https http", "https http https"])
+def test_a_redirect_that_leaves_https_is_refused(monkeypatch, hops):
+    taken = hops.split()
+
+    class Session:
+        @asynccontextmanager
+        async def get(self, *_, **__):
+            yield Hop(taken[-1], [Hop(scheme) for scheme in taken[:-1]])
+
+    async def session():
+        return Session()
+
+    monkeypatch.setattr(web_files, "_session", session)
+    with pytest.raises(InputError, match="redirected from https:// to http://"):
+        read_intervals("https://host/x.bed")
+    taken = ["https", "https"]
+    with pytest.raises(FormatError, match="the file is empty"):
+        Genome("https://host/x.fa")
+
+
+def test_a_redirect_to_another_server_does_not_take_the_password_along(web):
+    with serving() as other:
+        there = other.put("x.bed", BED).replace("127.0.0.1", "localhost")
+        url = web.put("y.bed", b"", redirect(there)).replace("//", "//me:secret@")
+        assert len(read_intervals(url)) == 2
+        assert "Authorization" in web.asked[-1][1]
+        assert "Authorization" not in other.asked[-1][1]
+
+
 @pytest.mark.parametrize(
     "behaviour", [status(503, times=2), cut(100, times=2)], ids=["busy", "cut"]
 )
@@ -591,7 +649,7 @@ def test_a_server_that_falls_silent_is_not_waited_for_without_end(web, monkeypat
     import threading
 
     go_on = threading.Event()
-    monkeypatch.setattr(transports, "SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(web_files, "SILENT_SECONDS", 0.2)
     url = web.put("x.bed", BED, lambda *_: go_on.wait(10))
     with pytest.raises(InputError, match="the server fell silent: try again later"):
         read_intervals(url)
@@ -660,6 +718,12 @@ def test_what_is_asked_for_is_the_file_as_it_is_stored(web):
 # --- addresses ---------------------------------------------------------------------------------
 
 
+def test_the_commands_take_addresses(web, capsys):
+    url = web.put("x.bed", BED)
+    check((Path(url),))
+    assert "good, 2 intervals on 2 chromosomes" in capsys.readouterr().out
+
+
 def test_an_address_that_went_through_a_path_is_one_still(web):
     url = web.put("x.bed", BED)
     assert location(Path(url)) == Url(url)
@@ -674,6 +738,7 @@ def test_paths_are_no_urls(tmp_path, monkeypatch):
 
 
 def test_without_the_extra_the_error_names_it(monkeypatch):
+    monkeypatch.delitem(sys.modules, "data_tools.formats.web")
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     with pytest.raises(InputError, match=r"pip install seqnorm\[remote\]"):
         Genome("https://host/x.2bit")
