@@ -35,6 +35,7 @@ class Faults:
 
     Examples
     --------
+    >>> from pathlib import Path
     >>> faults = Faults(Path("a.bed"), keep=1)
     >>> faults.add(3, "end is not an integer")
     >>> faults.add(4, "end is not an integer")

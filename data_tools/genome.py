@@ -73,6 +73,7 @@ class Genome:
     Examples
     --------
     >>> import tempfile
+    >>> from pathlib import Path
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     fasta = Path(folder) / "tiny.fa"
     ...     _ = fasta.write_text(">chr1\nACGTN\nacg\n")

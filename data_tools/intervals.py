@@ -125,6 +125,7 @@ def read_intervals(
     Examples
     --------
     >>> import tempfile
+    >>> from pathlib import Path
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     bed = Path(folder) / "peaks.bed"
     ...     _ = bed.write_text("chr1\t10\t20\tp1\nchr2\t0\t5\tp2\n")

@@ -76,6 +76,7 @@ def text_blocks(
     Examples
     --------
     >>> import tempfile
+    >>> from pathlib import Path
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     file = Path(folder) / "a.txt"
     ...     _ = file.write_bytes(b"\xef\xbb\xbfone\r\ntwo")
