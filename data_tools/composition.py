@@ -1,10 +1,11 @@
-"""What windows are made of: dinucleotides, whichever strand they are read from."""
+"""What DNA is made of: GC of a chromosome; dinucleotides, whichever strand they are read from."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.encode import AMBIGUOUS, BASES, as_codes
 from data_tools.errors import InputError
+from data_tools.genome import Genome
 
 
 def _classes() -> tuple[tuple[str, ...], NDArray[np.intp]]:
@@ -57,3 +58,15 @@ def dinucleotide_fractions(codes: NDArray[np.integer]) -> NDArray[np.float64]:
     shares = np.full(counts.shape, np.nan)
     np.divide(counts, total, out=shares, where=total > 0)
     return shares
+
+
+def composition(genome: Genome, chrom: str, span: int = 1 << 24) -> dict[str, float]:
+    """Length, GC fraction and number of ambiguous bases, read a span at a time."""
+    counts = np.zeros(5, dtype=np.int64)
+    length = genome.lengths[chrom]
+    for start in range(0, length, span):
+        codes = genome.codes(chrom, start, min(start + span, length))
+        counts += np.bincount(codes, minlength=5)
+    known = int(counts[:4].sum())
+    fraction = int(counts[1] + counts[2]) / known if known else float("nan")
+    return {"length": length, "gc": fraction, "ambiguous": int(counts[4])}

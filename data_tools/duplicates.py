@@ -14,7 +14,7 @@ Bioinformatics 20, 3363-3369.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -77,11 +77,18 @@ def near_duplicates(
     >>> near_duplicates(first, second).to_dict("records")
     [{'window': 1, 'other': 2, 'similarity': 1.0}]
     """
+    check_threshold(threshold)
+    return alike(minimizers(windows, k, span), minimizers(others, k, span), threshold)
+
+
+def check_threshold(threshold: float) -> None:
+    """Refuse a threshold that is no share."""
     if not 0 < threshold <= 1:
         raise InputError(f"the threshold is a share, above 0 to 1, not {threshold}")
-    if not 1 <= k <= 31 or span < 1:
-        raise InputError(f"k is 1 to 31 and span 1 or more, not k={k}, span={span}")
-    left, right = _minimizers(windows, k, span), _minimizers(others, k, span)
+
+
+def alike(left: Sequence[Hashes], right: Sequence[Hashes], threshold: float) -> pd.DataFrame:
+    """Compare windows by their `minimizers`; what it gives is told at `near_duplicates`."""
     mine, theirs = _tables(left, right)
     counts, other_counts = (np.array([len(part) for part in side]) for side in (left, right))
     found = [pd.DataFrame({"window": [], "other": [], "similarity": []})]
@@ -103,8 +110,10 @@ def _best(pairs: pd.DataFrame) -> pd.DataFrame:
     return order.drop_duplicates("window")
 
 
-def _minimizers(windows: NDArray[np.integer], k: int, span: int) -> list[Hashes]:
+def minimizers(windows: NDArray[np.integer], k: int = 21, span: int = 11) -> list[Hashes]:
     """Distinct minimizers of each window, sorted."""
+    if not 1 <= k <= 31 or span < 1:
+        raise InputError(f"k is 1 to 31 and span 1 or more, not k={k}, span={span}")
     codes = as_codes(windows)
     if codes.ndim != 2:
         raise InputError(f"windows are codes of shape (N, L), got {codes.shape}")
@@ -155,7 +164,7 @@ def _running_minimum(values: Hashes, span: int) -> Hashes:
     return np.minimum(values[:, :-rest], values[:, rest:]) if rest else values
 
 
-def _tables(left: list[Hashes], right: list[Hashes]) -> tuple[csr_array, csr_array]:
+def _tables(left: Sequence[Hashes], right: Sequence[Hashes]) -> tuple[csr_array, csr_array]:
     """Ones at (window, minimizer), for the minimizers that both sides have."""
     # Here, because the rest of the package does without scipy.
     from scipy.sparse import csr_array

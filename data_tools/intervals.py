@@ -21,14 +21,14 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import pandas as pd
 
-from data_tools.chromosomes import ChromStyle, check_style, match_chromosomes, style_hint
+from data_tools.chromosomes import ChromStyle, match_chromosomes
 from data_tools.counts import Counts
-from data_tools.errors import FormatError, unknown_chromosome
+from data_tools.errors import FormatError
 from data_tools.faults import Faults
 from data_tools.formats.bed import IntervalFormat, Layout, read_rows, strings
 from data_tools.formats.bed_rows import Score
 from data_tools.formats.location import location
-from data_tools.policies import Duplicates, ErrorOrDrop, Sieve, check_policy
+from data_tools.policies import Duplicates, ErrorOrDrop, PlacePolicies, Sieve, check_policy
 
 SummitMissing = Literal["keep", "error", "drop"]
 SummitOutside = Literal["error", "drop", "missing"]
@@ -147,21 +147,16 @@ def read_intervals(
 
 
 @dataclass(frozen=True)
-class Policies:
+class Policies(PlacePolicies):
     """The policies of `read_intervals`."""
 
-    chrom_style: ChromStyle = "exact"
-    unknown_chrom: ErrorOrDrop = "error"
-    out_of_range: ErrorOrDrop = "error"
     duplicates: Duplicates = "keep"
     summit_missing: SummitMissing = "keep"
     summit_outside: SummitOutside = "error"
     score: Score = "integer"
 
     def __post_init__(self) -> None:
-        check_style(self.chrom_style)
-        check_policy("unknown_chrom", self.unknown_chrom, ErrorOrDrop)
-        check_policy("out_of_range", self.out_of_range, ErrorOrDrop)
+        super().__post_init__()
         check_policy("duplicates", self.duplicates, Duplicates)
         check_policy("summit_missing", self.summit_missing, SummitMissing)
         check_policy("summit_outside", self.summit_outside, SummitOutside)
@@ -200,15 +195,10 @@ def _fit_genome(
     columns: dict[str, Any], sieve: Sieve, lengths: Mapping[str, int], policies: Policies
 ) -> None:
     codes, names = pd.factorize(columns["chrom"])
-    style = policies.chrom_style
-    known = match_chromosomes(names, lengths, style)
+    known = match_chromosomes(names, lengths, policies.chrom_style)
     columns["chrom"] = strings([known.get(name, name) for name in names], codes)
     chrom, end = columns["chrom"], columns["end"]
     limit = np.array([lengths[known[name]] if name in known else -1 for name in names])[codes]
-
-    def unknown(row: int) -> str:
-        hint = style_hint(chrom[row], lengths, style)
-        return unknown_chromosome(chrom[row], lengths) + hint
 
     def outside(row: int) -> str:
         return (
@@ -216,9 +206,7 @@ def _fit_genome(
             "check that intervals and genome are of one assembly"
         )
 
-    what = "on a chromosome that the genome lacks"
-    sieve.judge(limit >= 0, policies.unknown_chrom, what, unknown)
-    sieve.judge(end <= limit, policies.out_of_range, "past the end of the chromosome", outside)
+    policies.judge(sieve, chrom, end, limit, lengths, outside)
 
 
 def _place_summits(columns: dict[str, Any], sieve: Sieve, policies: Policies) -> None:

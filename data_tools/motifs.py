@@ -11,14 +11,15 @@ import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import numpy as np
 from Bio import motifs as bio_motifs
 from numpy.typing import NDArray
 
-from data_tools.errors import InputError, MissingFileError
+from data_tools.errors import InputError
+from data_tools.formats.text import opened
 
 _LARGEST = 1 << 28
 _MANY_SITES = 10**9
@@ -206,20 +207,17 @@ def _meme(path: Path, text: str) -> list[Motif]:
 
 
 def _text(path: Path) -> str:
+    with opened(path) as stream:
+        raw = stream.read()
     try:
-        raw = path.read_bytes()
         if raw[:2] == b"\x1f\x8b":
-            with gzip.open(path) as stream:
-                raw = stream.read(_LARGEST + 1)
+            with gzip.GzipFile(fileobj=BytesIO(raw)) as inflated:
+                raw = inflated.read(_LARGEST + 1)
             if len(raw) > _LARGEST:
                 raise InputError(f"{path}: inflates to more than {_LARGEST >> 20} MiB; unpack it")
         return raw.decode("utf-8-sig")
-    except FileNotFoundError:
-        raise MissingFileError(f"{path}: no such file; give the path of a matrix file") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path}: broken gzip ({error}); fetch it again") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a file of matrices ({error})") from error
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, get_args
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data_tools.chromosomes import ChromStyle, check_style, style_hint
 from data_tools.counts import Counts, tell_dropped
-from data_tools.errors import InputError
+from data_tools.errors import InputError, unknown_chromosome
 from data_tools.faults import Faults
 
 ErrorOrDrop = Literal["error", "drop"]
@@ -94,3 +96,49 @@ class Sieve:
             for row in bad.tolist():
                 self.faults.add(int(self.lines[row]), fault(row), kind)
         self.keep[bad] = False
+
+
+@dataclass(frozen=True)
+class PlacePolicies:
+    """How names of chromosomes are read, and what becomes of rows that are not on the genome."""
+
+    chrom_style: ChromStyle = "exact"
+    unknown_chrom: ErrorOrDrop = "error"
+    out_of_range: ErrorOrDrop = "error"
+
+    def __post_init__(self) -> None:
+        check_style(self.chrom_style)
+        check_policy("unknown_chrom", self.unknown_chrom, ErrorOrDrop)
+        check_policy("out_of_range", self.out_of_range, ErrorOrDrop)
+
+    def judge(
+        self,
+        sieve: Sieve,
+        chrom: Any,
+        end: NDArray[np.int64],
+        limit: NDArray[np.int64],
+        lengths: Mapping[str, int],
+        outside: Callable[[int], str],
+    ) -> None:
+        """Apply them to the rows of a file.
+
+        Parameters
+        ----------
+        sieve : Sieve
+        chrom : sequence of str
+            Of each row, by the genome's name where it has one.
+        end, limit : numpy.ndarray
+            End of each row, and of its chromosome: -1 where the genome lacks it.
+        lengths : mapping of str to int
+            Of the genome's chromosomes.
+        outside : callable
+            Words the error for a row past the end.
+        """
+
+        def unknown(row: int) -> str:
+            hint = style_hint(chrom[row], lengths, self.chrom_style)
+            return unknown_chromosome(chrom[row], lengths) + hint
+
+        what = "on a chromosome that the genome lacks"
+        sieve.judge(limit >= 0, self.unknown_chrom, what, unknown)
+        sieve.judge(end <= limit, self.out_of_range, "past the end of the chromosome", outside)

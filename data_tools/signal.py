@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from data_tools.formats.bigwig import MAGIC, BigWigFile, Steps
 from data_tools.formats.location import Location, location
 from data_tools.formats.text import opened
 from data_tools.intervals import HasLengths
+from data_tools.windows import equal_width
 
 _CELLS = 1 << 29
 """Most values that are given at once: 2 GiB."""
@@ -49,12 +49,7 @@ class Signal:
     def __enter__(self) -> Signal:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -142,19 +137,12 @@ class Signal:
         """
         if not len(table):
             return np.empty((0, bins or 0), dtype=np.float32)
-        starts, ends = table["start"].to_numpy(), table["end"].to_numpy()
-        width = int(ends[0] - starts[0])
-        if (ends - starts != width).any():
-            odd = int(np.flatnonzero(ends - starts != width)[0])
-            raise InputError(
-                f"windows must be of equal width: row 0 has {width} bases, row {odd} has "
-                f"{ends[odd] - starts[odd]}"
-            )
+        width = equal_width(table)
         if bins is not None and (bins < 1 or width % bins):
             raise InputError(f"windows of {width} bases cannot be cut into {bins} equal bins")
         _check_cells(len(table) * (bins or width))
         out = np.empty((len(table), bins or width), dtype=np.float32)
-        rows = zip(table["chrom"], starts.tolist(), ends.tolist(), strict=True)
+        rows = zip(table["chrom"], table["start"].tolist(), table["end"].tolist(), strict=True)
         for row, (chrom, start, end) in enumerate(rows):
             values = self.values(chrom, start, end, missing=missing)
             out[row] = values if bins is None else _means(values, bins)

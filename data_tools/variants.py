@@ -13,15 +13,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from data_tools.chromosomes import ChromStyle, check_style, match_chromosomes, style_hint
+from data_tools.chromosomes import ChromStyle, match_chromosomes
 from data_tools.counts import Counts
 from data_tools.encode import encode
-from data_tools.errors import unknown_chromosome
 from data_tools.faults import Faults, shown
 from data_tools.formats.location import location
 from data_tools.formats.vcf import as_table, read_alleles
 from data_tools.genome import Genome
-from data_tools.policies import Duplicates, ErrorOrDrop, Sieve, check_policy
+from data_tools.policies import Duplicates, ErrorOrDrop, PlacePolicies, Sieve, check_policy
 
 _BASES = 1 << 24
 """Most bases of the genome to hold at a time."""
@@ -99,27 +98,24 @@ def read_variants(
     [[4, 5, 'A', 'C'], [4, 5, 'A', 'AT']]
     """
     policies = Policies(
-        ref_mismatch, not_sequence, duplicates, chrom_style, unknown_chrom, out_of_range
+        chrom_style, unknown_chrom, out_of_range, ref_mismatch, not_sequence, duplicates
     )
     return read_with_faults(Faults(location(path)), genome, policies, counts, max_inflated)
 
 
 @dataclass(frozen=True)
-class Policies:
+class Policies(PlacePolicies):
     """The policies of `read_variants`."""
 
     ref_mismatch: ErrorOrDrop = "error"
     not_sequence: ErrorOrDrop = "error"
     duplicates: Duplicates = "error"
-    chrom_style: ChromStyle = "exact"
-    unknown_chrom: ErrorOrDrop = "error"
-    out_of_range: ErrorOrDrop = "error"
 
     def __post_init__(self) -> None:
-        check_style(self.chrom_style)
+        super().__post_init__()
+        check_policy("ref_mismatch", self.ref_mismatch, ErrorOrDrop)
+        check_policy("not_sequence", self.not_sequence, ErrorOrDrop)
         check_policy("duplicates", self.duplicates, Duplicates)
-        for name in ("ref_mismatch", "not_sequence", "unknown_chrom", "out_of_range"):
-            check_policy(name, getattr(self, name), ErrorOrDrop)
 
 
 def read_with_faults(
@@ -170,19 +166,13 @@ def _fit_genome(table: pd.DataFrame, sieve: Sieve, genome: Genome, policies: Pol
     chrom, end = table["chrom"].tolist(), table["end"].to_numpy()
     limit = np.array([lengths.get(name, -1) for name in chrom], dtype=np.int64)
 
-    def unknown(row: int) -> str:
-        hint = style_hint(chrom[row], lengths, policies.chrom_style)
-        return unknown_chromosome(chrom[row], lengths) + hint
-
     def outside(row: int) -> str:
         return (
             f"the end of REF, {end[row]}, is past the end of {chrom[row]} ({limit[row]}): "
             "check that file and genome are of one assembly"
         )
 
-    what = "on a chromosome that the genome lacks"
-    sieve.judge(limit >= 0, policies.unknown_chrom, what, unknown)
-    sieve.judge(end <= limit, policies.out_of_range, "past the end of the chromosome", outside)
+    policies.judge(sieve, chrom, end, limit, lengths, outside)
     good = _same_reference(table, sieve.keep, genome)
 
     def mismatch(row: int) -> str:

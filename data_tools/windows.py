@@ -171,20 +171,26 @@ def window_codes(
     [[4, 0, 1, 2]]
     """
     check_policy("outside", outside, Outside)
-    width = (windows["end"] - windows["start"]).to_numpy()
+    size = equal_width(windows) + 2 * margin
     if len(windows) == 0:
-        return np.empty((0, 2 * margin), dtype=np.uint8)
-    if (width != width[0]).any():
-        odd = int(np.flatnonzero(width != width[0])[0])
-        raise InputError(
-            f"windows must be of equal width: row 0 has {width[0]} bases, row {odd} has "
-            f"{width[odd]}"
-        )
+        return np.empty((0, size), dtype=np.uint8)
     starts = windows["start"].to_numpy(dtype=np.int64) - margin
-    chroms, size = windows["chrom"].to_numpy(), int(width[0]) + 2 * margin
+    chroms = windows["chrom"].to_numpy()
     if outside == "error":
         return genome.windows(chroms, starts, size)
     return _padded(genome, chroms, starts, size)
+
+
+def equal_width(windows: pd.DataFrame) -> int:
+    """Width of the windows, 0 where there is none; `InputError` if they differ in width."""
+    width = (windows["end"] - windows["start"]).to_numpy()
+    odd = np.flatnonzero(width != width[:1])
+    if len(odd):
+        raise InputError(
+            f"windows must be of equal width: row 0 has {width[0]} bases, row {odd[0]} has "
+            f"{width[odd[0]]}"
+        )
+    return int(width[0]) if len(width) else 0
 
 
 def _padded(

@@ -7,11 +7,18 @@ for many resamples at once, and weights of 1 give the plain metric, so that the 
 its interval come from one formula.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Floats = NDArray[np.float64]
 GC_CALIPER = 0.001
@@ -54,6 +61,16 @@ class Scored:
     def n_blocks(self) -> int:
         """Number of blocks."""
         return int(self.blocks.max()) + 1 if len(self.blocks) else 0
+
+
+def block_numbers(chrom: pd.Series[str], block: pd.Series[int]) -> NDArray[np.int64]:
+    """Number each row's block of its chromosome from 0 without gaps. Shape (N,).
+
+    In the order of the names ``chrom:block``: which resample draws a block hangs on it.
+    """
+    keys = chrom.astype(str) + ":" + block.astype(str)
+    _, number = np.unique(keys.to_numpy(dtype=np.str_), return_inverse=True)
+    return number.astype(np.int64)
 
 
 def block_weights(n_blocks: int, resamples: int, seed: int) -> Floats:
@@ -181,6 +198,17 @@ def gc_correlation(data: Scored) -> float:
     return float(spearmanr(scores, gc).statistic)
 
 
+def probability(logits: Floats) -> Floats:
+    """Give the probability that each logit stands for."""
+    chance: Floats = 1 / (1 + np.exp(-np.clip(logits, -60, 60)))
+    return chance
+
+
+def probability_bins(chance: Floats, bins: int) -> NDArray[np.int64]:
+    """Which of equally wide bins each probability is in, 0 to ``bins - 1``."""
+    return np.minimum((chance * bins).astype(np.int64), bins - 1)
+
+
 def calibration_error(data: Scored, bins: int = 10) -> float:
     """Expected calibration error of the logits' probabilities over equal-width bins.
 
@@ -188,13 +216,38 @@ def calibration_error(data: Scored, bins: int = 10) -> float:
     by the number of windows in a bin; Guo et al. (2017), arXiv:1706.04599, do the same with the
     probability of the top class.
     """
-    probability = 1 / (1 + np.exp(-np.clip(data.scores, -60, 60)))
-    bin_of = np.minimum((probability * bins).astype(np.int64), bins - 1)
-    confidence = np.bincount(bin_of, probability, minlength=bins)
+    chance = probability(data.scores)
+    bin_of = probability_bins(chance, bins)
+    confidence = np.bincount(bin_of, chance, minlength=bins)
     accuracy = np.bincount(bin_of, data.labels, minlength=bins)
-    return float(np.abs(confidence - accuracy).sum() / max(1, len(probability)))
+    return float(np.abs(confidence - accuracy).sum() / max(1, len(chance)))
 
 
 def gc_strata(gc: Floats, edges: Floats) -> NDArray[np.int64]:
     """Number of the GC decile of each window, 0 to 9, for nine inner edges."""
     return np.searchsorted(edges, gc, side="right").astype(np.int64)
+
+
+def false_alarms_by_gc(
+    parts: Iterable[tuple[Scored, Floats]], edges: Floats, thresholds: Floats
+) -> tuple[Floats, Floats]:
+    """Called negatives and all negatives of each GC stratum, summed over parts with their weights.
+
+    For R thresholds and E inner edges both have shape (E + 1, R); their ratio is the false-alarm
+    rate. A resample without a threshold has called NaN, even of a part it drew nothing from.
+    """
+    called = np.zeros((len(edges) + 1, len(thresholds)))
+    sizes = np.zeros_like(called)
+    for data, weights in parts:
+        stratum = gc_strata(data.gc, edges)
+        for number in range(len(called)):
+            here = np.flatnonzero((stratum == number) & (data.labels == 0))
+            if len(here) == 0:
+                continue
+            rate = called_fraction(data, here, weights, thresholds)
+            size = weights @ np.bincount(data.blocks[here], minlength=data.n_blocks)
+            # No window of this part drawn is no false alarm; no threshold is no rate.
+            found = np.where(size > 0, rate, 0.0) * size
+            called[number] += np.where(np.isnan(thresholds), np.nan, found)
+            sizes[number] += size
+    return called, sizes

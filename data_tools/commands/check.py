@@ -8,6 +8,7 @@ from typing import Literal
 import tyro
 
 from data_tools.commands.output import note
+from data_tools.commands.progress import counted
 from data_tools.errors import InputError
 
 
@@ -42,7 +43,8 @@ def check(
     bad = 0
     with ExitStack() as stack:
         against = None if genome is None else stack.enter_context(Genome(genome))
-        for file in files:
+        progress = stack.enter_context(counted("checking"))
+        for done, file in enumerate(files, start=1):
             verdict = check_file(file, against, score=score, limit=limit, max_inflated=max_inflated)
             for fault in verdict.faults:
                 note(f"data-tools: error: {fault}")
@@ -51,5 +53,7 @@ def check(
             if verdict.good:
                 sys.stdout.write(f"{file}: good, {verdict.summary}\n")
             bad += not verdict.good
+            if progress is not None:
+                progress(done, len(files))
     if bad:
         raise SystemExit(2)

@@ -33,7 +33,7 @@ def negatives(
     tells the two apart in each chromosome goes to --report, and its worst to stderr.
 
     Args:
-        genome: FASTA file, plain or compressed with bgzip.
+        genome: FASTA (plain or compressed with bgzip) or 2bit file.
         positives: CSV or TSV of windows (chrom, start, end), as data-tools windows writes it.
         kind: gc_matched and dinucleotide_matched stay within the chromosome and the caliper.
         per_positive: Negatives a positive.

@@ -24,7 +24,7 @@ def shuffle(
     seed: int = 0,
     out: Path | None = None,
 ) -> None:
-    """Shuffle every sequence of a FASTA file, keeping the exact count of each of its k-mers.
+    """Shuffle every sequence of a FASTA or 2bit file, keeping the exact count of each k-mer.
 
     Example: data-tools shuffle peaks.fa --k 2 --count 5 --out shuffled.fa
 
@@ -33,7 +33,7 @@ def shuffle(
     its bases and the seed alone.
 
     Args:
-        fasta: FASTA file, plain or compressed with bgzip.
+        fasta: FASTA (plain or compressed with bgzip) or 2bit file.
         k: Length of the words to keep: 1 bases, 2 dinucleotides, 3 trinucleotides, up to 6.
         count: Shuffles of each sequence.
         seed: Of the shuffles.

@@ -63,7 +63,7 @@ def simulate(
         prevalence: Share of windows with a site.
         confounding: How far labels follow GC: 0 not at all, 1 wholly.
         decoys: Share of the windows without a site that hold one with its columns shuffled.
-        background: FASTA file of a real genome.
+        background: FASTA or 2bit file of a real genome.
         windows: BED file of background windows in it, all of one width.
         flank: Bases beside each of these from which its background is estimated.
         seed: Of everything.

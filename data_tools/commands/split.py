@@ -1,17 +1,18 @@
 """``data-tools split``."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from data_tools.commands.gc import composition
 from data_tools.commands.output import note, write
 from data_tools.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from data_tools.duplicates import Hashes
     from data_tools.folds import Fold
     from data_tools.genome import Genome
 
@@ -38,7 +39,7 @@ def split(
     equal one to be tested; how many is said on stderr.
 
     Args:
-        genome: FASTA file, plain or compressed with bgzip.
+        genome: FASTA (plain or compressed with bgzip) or 2bit file.
         out: Folder to write to.
         scheme: gc_stress trains on GC-poor and tests on GC-rich chromosomes; the reverse is its
             control.
@@ -63,16 +64,18 @@ def split(
         else:
             folds = [read_fold(fold, source.lengths)]
         _make(out)
+        compared = None if table is None else _Compared(source, table, folds, similar)
         for i, one in enumerate(folds):
             write_fold(out / f"fold_{i}.json", one)
-            if table is not None:
-                shared, told = _shared_out(source, table, one, similar)
+            if compared is not None:
+                shared, told = _shared_out(compared, one)
                 write(shared, out / f"fold_{i}.csv")
                 note(f"fold {i}: {told}")
     note(f"{len(folds)} folds in {out}")
 
 
 def _folds(source: "Genome", lengths: dict[str, int], scheme: str, k: int) -> "list[Fold]":
+    from data_tools.composition import composition
     from data_tools.folds import gc_stress_fold, k_folds
 
     if scheme == "k_fold":
@@ -90,29 +93,51 @@ def _make(folder: Path) -> None:
         raise InputError(f"{folder}: cannot be made ({error.strerror})") from error
 
 
-def _shared_out(
-    source: "Genome", table: "pd.DataFrame", fold: "Fold", similar: float
-) -> "tuple[pd.DataFrame, str]":
+class _Compared:
+    """Windows of which each is read once, however many folds compare it with others."""
+
+    def __init__(
+        self, source: "Genome", table: "pd.DataFrame", folds: "list[Fold]", similar: float
+    ) -> None:
+        self.source, self.table, self.folds, self.similar = source, table, folds, similar
+
+    @cached_property
+    def minimizers(self) -> "dict[int, Hashes]":
+        """Those of each row on a chromosome of any fold."""
+        from data_tools.duplicates import check_threshold, minimizers
+        from data_tools.windows import equal_width, window_codes_in_parts
+
+        check_threshold(self.similar)
+        chroms = {name for fold in self.folds for name in fold.train + fold.valid + fold.test}
+        mine = self.table[self.table["chrom"].isin(chroms)]
+        equal_width(mine)
+        parts = (minimizers(codes) for codes in window_codes_in_parts(self.source, mine))
+        return dict(zip(mine.index, (row for part in parts for row in part), strict=True))
+
+    def like(self, rows: "pd.Index[int]", others: "pd.Index[int]") -> "pd.Index[int]":
+        """Give those of the rows that nearly equal one of the others."""
+        from data_tools.duplicates import alike
+
+        left, right = ([self.minimizers[row] for row in side] for side in (rows, others))
+        return rows[alike(left, right, self.similar)["window"]]
+
+
+def _shared_out(compared: _Compared, fold: "Fold") -> "tuple[pd.DataFrame, str]":
     """Give the windows of the fold with their part, near-duplicates left out, and what was done."""
-    import pandas as pd
-
-    from data_tools.duplicates import near_duplicates
     from data_tools.folds import PARTS
-    from data_tools.windows import window_codes
 
+    table = compared.table
     part = table["chrom"].map({name: fold.part_of(name) for name in table["chrom"].unique()})
-    used = table.assign(part=part)[part.notna()].reset_index(drop=True)
+    used = table.assign(part=part)[part.notna()]
     told = []
-    for later in ("test", "valid") if similar else ():
-        earlier = used["part"].isin(PARTS[: PARTS.index(later)]).to_numpy().nonzero()[0]
-        held = used[used["part"] == later]
-        if not len(earlier) or held.empty:
+    for later in ("test", "valid") if compared.similar else ():
+        earlier = used.index[used["part"].isin(PARTS[: PARTS.index(later)])]
+        held = used.index[used["part"] == later]
+        if earlier.empty or held.empty:
             continue
-        codes = window_codes(source, pd.concat([used.loc[earlier], held]))
-        found = near_duplicates(codes[: len(earlier)], codes[len(earlier) :], threshold=similar)
-        lost = earlier[found["window"]]
+        lost = compared.like(earlier, held)
         told.append(f"{len(lost)} near-duplicates of {later} windows left out")
-        used = used.drop(index=used.index[lost]).reset_index(drop=True)
+        used = used.drop(index=lost)
     counts = ", ".join(f"{int((used['part'] == name).sum())} {name}" for name in PARTS)
     outside = f"{int(part.isna().sum())} on other chromosomes"
     return used, "; ".join([counts, *told, outside])

@@ -248,28 +248,35 @@ def _objects(values: list[Any]) -> Any:
 
 
 def _quick_chrom(fields: Fields, at: int) -> Any | None:
-    found = fields.repeated(at)
-    if found is None or any(not name or has_blank(name) for name in found[1]):
-        return None
-    return strings(found[1], found[0])
+    raw, bounds = fields.joined(at)
+    # In sound ASCII text, nothing but the space is a blank within a field.
+    blank = b" " in raw if raw.isascii() else has_blank(raw.decode())
+    return None if blank else _strings_of(fields, at, raw, bounds, few=True)
 
 
 def _quick_name(fields: Fields, at: int) -> Any | None:
-    if (fields.ends[at] == fields.starts[at]).any():
-        return None
-    return _varied(fields, at)
+    return _strings_of(fields, at, *fields.joined(at), few=False)
 
 
-def _varied(fields: Fields, at: int) -> Any:
-    """Give a column of strings that differ; where pandas keeps them in Arrow's form, as that."""
-    if getattr(pd.Series([], dtype="str").dtype, "storage", "") != "pyarrow":
-        return strings(fields.texts(at))
-    import pyarrow
-
+def _quick_strand(fields: Fields, at: int) -> Any | None:
     raw, bounds = fields.joined(at)
-    buffers = [None, pyarrow.py_buffer(bounds), pyarrow.py_buffer(raw)]
-    text = pyarrow.Array.from_buffers(pyarrow.large_string(), len(bounds) - 1, buffers)
-    return pd.array(text, dtype="str")
+    good = len(raw) == len(bounds) - 1 and not raw.translate(None, b"+-.")
+    return _strings_of(fields, at, raw, bounds, few=True) if good else None
+
+
+def _strings_of(fields: Fields, at: int, raw: bytes, bounds: Ints, *, few: bool) -> Any | None:
+    """Give a column of strings, joined as raw; None if one is empty; few may occur many times."""
+    if (bounds[1:] == bounds[:-1]).any():
+        return None
+    kind: Any = pd.api.types.pandas_dtype("str")
+    if getattr(kind, "storage", "") == "pyarrow":
+        import pyarrow
+
+        buffers = [None, pyarrow.py_buffer(bounds), pyarrow.py_buffer(raw)]
+        text = pyarrow.Array.from_buffers(pyarrow.large_string(), len(bounds) - 1, buffers)
+        return kind.__from_arrow__(text)
+    found = fields.repeated(at) if few else None
+    return strings(fields.texts(at)) if found is None else strings(found[1], found[0])
 
 
 def _quick_rgb(fields: Fields, at: int) -> Any | None:
@@ -285,11 +292,6 @@ def _quick_integer(fields: Fields, at: int) -> Any | None:
 
 def _quick_signed(fields: Fields, at: int) -> Any | None:
     return fields.integers(at, signed=True)
-
-
-def _quick_strand(fields: Fields, at: int) -> Any | None:
-    found = fields.single(at, b"+-.")
-    return None if found is None else strings(found[1], found[0])
 
 
 def _quick_number(fields: Fields, at: int) -> Any | None:

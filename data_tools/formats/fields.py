@@ -78,52 +78,62 @@ class Fields:
     data : bytes
         Whole lines, each with ``count`` fields separated by tabs.
     starts, ends : numpy.ndarray
-        Shape (count, rows): where each field lies, in ``letters``.
-    letters : numpy.ndarray
-        The bytes of ``data`` with room on both sides.
+        Shape (count, rows): where each field lies.
     """
 
-    def __init__(self, data: bytes, starts: Ints, ends: Ints, letters: NDArray[np.uint8]) -> None:
-        self.data, self.starts, self.ends, self.letters = data, starts, ends, letters
-        # Eight bytes from every place on, as one number.
-        self._words: Words = np.ndarray((len(letters) - 7,), "<u8", letters, strides=(1,))
+    def __init__(self, data: bytes, starts: Ints, ends: Ints) -> None:
+        self.data, self.starts, self.ends = data, starts, ends
+        self.letters = np.frombuffer(data, dtype=np.uint8)
+
+    @classmethod
+    def of(cls, data: bytes, count: int) -> Fields | None:
+        """Find the fields; None unless every row has ``count`` of them."""
+        letters = np.frombuffer(data, dtype=np.uint8)
+        lines = int(np.count_nonzero(letters == _NEWLINE))
+        if not lines:
+            return None
+        if kernels.available():
+            found = compiled.find_fields(letters, lines, count)
+            return None if found is None else cls(data, *found)
+        # In sound text nothing else lies below the two.
+        breaks = np.flatnonzero(letters <= _NEWLINE)
+        if len(breaks) != lines * count:
+            return None
+        # A column each lies together in memory.
+        ends = np.ascontiguousarray(breaks.reshape(-1, count).T)
+        if not (letters[ends[-1]] == _NEWLINE).all():
+            return None
+        starts = np.empty_like(ends)
+        starts[1:] = ends[:-1] + 1
+        starts[0, 0] = 0
+        starts[0, 1:] = ends[-1, :-1] + 1
+        return cls(data, starts, ends)
 
     def any_begins(self, words: tuple[bytes, ...]) -> bool:
         """Tell whether a row may begin with one of these words."""
-        suspect = np.zeros(256, dtype=bool)
-        suspect[[word[0] for word in words]] = True
-        odd = np.flatnonzero(suspect[self.letters[self.starts[0]]])
-        places = (self.starts[0, odd] - _PAD).tolist()
-        return any(self.data.startswith(words, place) for place in places)
+        starts = self.starts[0]
+        first = self.letters[starts]
+        return any(
+            self.data.startswith(word, place)
+            for word in words
+            for place in starts[first == word[0]].tolist()
+        )
 
     @cached_property
     def _dots(self) -> Ints:
         """Where the dots are, and one behind the end."""
         return np.append(np.flatnonzero(self.letters == _DOT), len(self.letters))
 
-    @classmethod
-    def of(cls, data: bytes, count: int) -> Fields | None:
-        """Find the fields; None unless every row has ``count`` of them."""
-        letters = np.zeros(len(data) + 2 * _PAD, dtype=np.uint8)
-        letters[_PAD:-_PAD] = np.frombuffer(data, dtype=np.uint8)
-        if kernels.available():
-            lines = data.count(b"\n")
-            found = compiled.find_fields(letters, _PAD, len(letters) - _PAD, lines, count)
-            return None if found is None or not lines else cls(data, *found, letters)
-        # In sound text nothing else lies below the two.
-        breaks = np.flatnonzero(letters[_PAD:-_PAD] <= _NEWLINE) + _PAD
-        if not breaks.size or breaks.size % count:
-            return None
-        # A column each lies together in memory.
-        ends = np.ascontiguousarray(breaks.reshape(-1, count).T)
-        newlines = np.count_nonzero(letters == _NEWLINE)
-        if newlines != ends.shape[1] or not (letters[ends[-1]] == _NEWLINE).all():
-            return None
-        starts = np.empty_like(ends)
-        starts[1:] = ends[:-1] + 1
-        starts[0, 0] = _PAD
-        starts[0, 1:] = ends[-1, :-1] + 1
-        return cls(data, starts, ends, letters)
+    @cached_property
+    def _padded(self) -> NDArray[np.uint8]:
+        """The letters with room on both sides."""
+        return np.pad(self.letters, _PAD)
+
+    def _words(self, places: Ints) -> Words:
+        """Give the eight bytes from each place on, as one number."""
+        padded = self._padded
+        words: Words = np.ndarray((len(padded) - 7,), "<u8", padded, strides=(1,))
+        return words[places + _PAD]
 
     def integers(self, column: int, *, signed: bool = False) -> Ints | None:
         """Give a column of integers of at most 13 digits, below 0 only if ``signed``."""
@@ -143,12 +153,12 @@ class Fields:
         """Give the number that the 0 to 16 digits before each end make; 0 for none."""
         longest = int(lengths.max())
         inside = lengths if longest <= 8 else np.minimum(lengths, 8)
-        values = _eight_digits(self._words[ends - 8], inside)
+        values = _eight_digits(self._words(ends - 8), inside)
         if values is None:
             return None
         for digit in range(8, longest):
             there = lengths > digit
-            value = self.letters[ends - (digit + 1)] - np.uint8(_ZERO)
+            value = self._padded[ends + (_PAD - 1 - digit)] - np.uint8(_ZERO)
             value *= there
             if value.max() > 9:
                 return None
@@ -168,7 +178,8 @@ class Fields:
         first = self.letters[starts]
         minus = first == _MINUS
         starts = starts + (minus | (first == _PLUS))
-        values, known = _short_decimals(self._words, starts, ends)
+        words = self._words(ends - 8), self._words(ends - 9)
+        values, known = _short_decimals(*words, ends - starts)
         rest = np.flatnonzero(~known)
         if rest.size:
             values[rest], found = self._long_decimals(starts[rest], ends[rest])
@@ -195,8 +206,8 @@ class Fields:
         values = self._digits(ends, lengths)
         if values is not None:
             return values
-        low = _digit_flags(self._words[ends - 8], np.minimum(lengths, 8))
-        high = _digit_flags(self._words[ends - 16], np.maximum(lengths - 8, 0))
+        low = _digit_flags(self._words(ends - 8), np.minimum(lengths, 8))
+        high = _digit_flags(self._words(ends - 16), np.maximum(lengths - 8, 0))
         good = low & high
         values = self._digits(ends, np.where(good, lengths, 0))
         assert values is not None
@@ -204,8 +215,7 @@ class Fields:
 
     def text(self, row: int, column: int) -> str:
         """Give one field."""
-        low, high = int(self.starts[column, row]) - _PAD, int(self.ends[column, row]) - _PAD
-        return self.data[low:high].decode()
+        return self.data[self.starts[column, row] : self.ends[column, row]].decode()
 
     def joined(self, column: int) -> tuple[bytes, Ints]:
         """Give the fields of a column one after the other, and where each begins and ends."""
@@ -235,8 +245,8 @@ class Fields:
         codes: Ints | None = None
         for offset in range(0, max(longest, 1), 8):
             inside = np.clip(lengths - offset, 0, 8)
-            place = np.minimum(starts + offset, len(self._words) - 1) if offset else starts
-            word = self._words[place] & (_ALL >> _bits(8 - inside))
+            place = np.minimum(starts + offset, len(self.letters)) if offset else starts
+            word = self._words(place) & (_ALL >> _bits(8 - inside))
             if offset:
                 word[inside == 0] = 0
             more, found = _factorized(word)
@@ -246,16 +256,6 @@ class Fields:
         firsts = np.empty(int(codes.max()) + 1, dtype=np.int64)
         firsts[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
         return codes, [self.text(row, column) for row in firsts.tolist()]
-
-    def single(self, column: int, allowed: bytes) -> tuple[Ints, list[str]] | None:
-        """Give a column of single characters out of few: codes, and the characters."""
-        starts = self.starts[column]
-        table = np.full(256, -1, dtype=np.int64)
-        table[list(allowed)] = np.arange(len(allowed))
-        codes = table[self.letters[starts]]
-        if not (self.ends[column] - starts == 1).all() or codes.min() < 0:
-            return None
-        return codes, [chr(letter) for letter in allowed]
 
 
 def _factorized(values: NDArray[Any]) -> tuple[Ints, int]:
@@ -279,11 +279,12 @@ def _masked(word: Words, lengths: Ints) -> Words:
 
 
 def _short_decimals(
-    words: Words, starts: Ints, ends: Ints
+    last: Words, before: Words, lengths: Ints
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Read the numbers of at most 8 digits with a dot among the last 8 characters or none."""
-    lengths = ends - starts
-    last: Words = words[ends - 8]
+    """Read the numbers of at most 8 digits with a dot among the last 8 characters or none.
+
+    Given are the last 8 bytes of each, and those one place before.
+    """
     digits: Words = _masked(last, np.clip(lengths, 0, 8))
     # One bit for what is no digit, the highest of its byte.
     dot = (digits + _U(0x7676767676767676)) | digits
@@ -297,7 +298,7 @@ def _short_decimals(
     # What stands after the dot stays, what stands before moves into its place.
     after: Words = np.invert((dot << _U(1)) - _U(1))
     after[none] = _ALL
-    joined: Words = (last & after) | (words[ends - 9] & ~after)
+    joined: Words = (last & after) | (before & ~after)
     digits = _masked(joined, np.where(known, lengths, 0))
     odd = (((digits + _U(0x7676767676767676)) | digits) & _U(0x8080808080808080)) != 0
     if odd.any():

@@ -17,10 +17,12 @@ from typing import BinaryIO
 
 import numpy as np
 
+from data_tools import kernels
 from data_tools.errors import InputError, MissingFileError
 from data_tools.faults import Faults
 from data_tools.formats.location import Location, Url
 from data_tools.formats.remote import open_stream
+from data_tools.kernels import fields as compiled
 
 BLOCK = 1 << 21
 """Bytes of text that are looked at together: few enough to stay in a processor's cache."""
@@ -117,6 +119,8 @@ def _block(data: bytes, first: int, faults: Faults) -> Block:
 
 
 def _sound(data: bytes) -> bool:
+    if kernels.available() and compiled.plain(data):
+        return True
     if data.isascii():
         letters = np.frombuffer(data, dtype=np.uint8)
         breaks = np.count_nonzero(letters == 9) + np.count_nonzero(letters == 10)

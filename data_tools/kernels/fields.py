@@ -11,17 +11,25 @@ Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 
 
-def find_fields(
-    letters: Bytes, first: int, last: int, rows: int, columns: int
-) -> tuple[Ints, Ints] | None:
+def plain(data: bytes) -> bool:
+    r"""Whether this is ASCII with no control characters but tabs and line feeds.
+
+    Examples
+    --------
+    >>> from data_tools.kernels import available
+    >>> if available():
+    ...     assert plain(b"a\tb\n") and not plain(b"a\r\n") and not plain(b"\xc3\xa4")
+    """
+    return not loaded().dt_unsound(data, len(data))
+
+
+def find_fields(letters: Bytes, rows: int, columns: int) -> tuple[Ints, Ints] | None:
     r"""Where the fields of text lie, (columns, rows) each; None unless every row has them all.
 
     Parameters
     ----------
     letters : ndarray of uint8
-        Sound text, in which nothing but tabs lies below line feeds.
-    first, last : int
-        Where in it whole lines begin and end.
+        Whole lines of sound text, in which nothing but tabs lies below line feeds.
     rows, columns : int
         How many lines there are, and fields in each.
 
@@ -29,18 +37,17 @@ def find_fields(
     --------
     >>> from data_tools.kernels import available
     >>> if available():
-    ...     found = find_fields(np.frombuffer(b"a\tbc\n", np.uint8), 0, 5, 1, 2)
+    ...     found = find_fields(np.frombuffer(b"a\tbc\n", np.uint8), 1, 2)
     ...     assert [part.tolist() for part in found] == [[[0], [2]], [[1], [4]]]
     """
     starts, ends = (np.empty((columns, rows), dtype=np.int64) for _ in range(2))
-    wrong = loaded().dt_fields(
-        letters.ctypes.data, first, last, rows, columns, starts.ctypes.data, ends.ctypes.data
-    )
+    places = (starts.ctypes.data, ends.ctypes.data)
+    wrong = loaded().dt_fields(letters.ctypes.data, len(letters), rows, columns, *places)
     return None if wrong else (starts, ends)
 
 
 def integers(letters: Bytes, starts: Ints, ends: Ints, longest: int, signed: bool) -> Ints | None:
-    """Integers of at most `longest` digits (18 or fewer); None unless all fields are such."""
+    """Integers of at most `longest` digits (16 or fewer); None unless all fields are such."""
     out = np.empty(len(starts), dtype=np.int64)
     places = (letters.ctypes.data, starts.ctypes.data, ends.ctypes.data, len(starts))
     return None if loaded().dt_integers(*places, longest, signed, out.ctypes.data) else out

@@ -14,9 +14,10 @@ def _library() -> ctypes.CDLL | None:
     places = [_ADDRESS] * 3
     try:
         library = ctypes.CDLL(str(Path(__file__).with_name("_kernels.so")))
-        library.dt_count.argtypes = [_ADDRESS, _NUMBER, *[_ADDRESS] * 3, *[_NUMBER] * 3]
-        library.dt_walk.argtypes = [_ADDRESS, _NUMBER, *[_ADDRESS] * 5, *[_NUMBER] * 3]
-        library.dt_fields.argtypes = [_ADDRESS, *[_NUMBER] * 4, _ADDRESS, _ADDRESS]
+        library.dt_count.argtypes = [_ADDRESS, _NUMBER, *[_ADDRESS] * 2, *[_NUMBER] * 3]
+        library.dt_trails.argtypes = [*places, _NUMBER, *[_ADDRESS] * 5, *[_NUMBER] * 2]
+        library.dt_unsound.argtypes = [ctypes.c_char_p, _NUMBER]
+        library.dt_fields.argtypes = [_ADDRESS, *[_NUMBER] * 3, _ADDRESS, _ADDRESS]
         library.dt_integers.argtypes = [*places, _NUMBER, _NUMBER, ctypes.c_int, _ADDRESS]
         library.dt_decimals.argtypes = [*places, _NUMBER, _ADDRESS, _ADDRESS]
         library.dt_joined.argtypes = [*places, _NUMBER, _ADDRESS, _ADDRESS]

@@ -1,4 +1,4 @@
-"""Edges counted and trails walked, for `data_tools.eulerian`."""
+"""Edges counted, and random trails drawn and walked, for `data_tools.eulerian`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from data_tools.kernels.library import loaded
 
+_TOGETHER = 4
+"""Trails that the library walks side by side."""
 
-def count_edges(
-    kmers: NDArray[Any], edges: NDArray[np.int64], numbers: int
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Count the edges of graphs by their number, and find one of each.
+
+def count_edges(kmers: NDArray[Any], edges: NDArray[np.int64], numbers: int) -> NDArray[np.int32]:
+    """Count the edges of graphs by their number.
 
     Parameters
     ----------
@@ -26,8 +27,7 @@ def count_edges(
 
     Returns
     -------
-    counts, slots : ndarray of int32, shape (T, numbers)
-        How often each occurs, and where in its row the last one stands (0 if there is none).
+    ndarray of int32, shape (T, numbers)
 
     Raises
     ------
@@ -39,64 +39,67 @@ def count_edges(
     >>> from data_tools.kernels import available
     >>> if available():
     ...     found = count_edges(np.array([[1, 0, 1]], np.uint8), np.array([3]), 2)
-    ...     assert [part.tolist() for part in found] == [[[1, 2]], [[1, 2]]]
+    ...     assert found.tolist() == [[1, 2]]
     """
     library = loaded()
-    _check_types(kmers)
+    if kmers.ndim != 2 or kmers.dtype not in (np.uint8, np.uint16):
+        raise RuntimeError(f"expected bytes or pairs of them, (T, W), not {kmers.dtype}")
     kmers, edges = np.ascontiguousarray(kmers), np.ascontiguousarray(edges, np.int64)
-    counts, slots = (np.empty((len(kmers), numbers), dtype=np.int32) for _ in range(2))
-    tables = [array.ctypes.data for array in (edges, counts, slots)]
+    counts = np.empty((len(kmers), numbers), dtype=np.int32)
     shape = (*kmers.shape, numbers)
+    tables = (edges.ctypes.data, counts.ctypes.data)
     if library.dt_count(kmers.ctypes.data, kmers.dtype.itemsize, *tables, *shape):
         raise RuntimeError("an edge has a number that is too large")
-    return counts, slots
+    return counts
 
 
-def _check_types(small: NDArray[Any]) -> None:
-    if small.ndim != 2 or small.dtype not in (np.uint8, np.uint16):
-        raise RuntimeError(f"expected bytes or pairs of them, (R, W), not {small.dtype}")
-
-
-def walk(
-    order: NDArray[Any],
-    starts: NDArray[np.int32],
-    graph: NDArray[np.int64],
-    first: NDArray[np.int64],
+def draw_trails(
+    counts: NDArray[np.int32],
     edges: NDArray[np.int64],
-) -> NDArray[Any]:
-    """Walk many trails, each vertex's edges taken in their order; see `data_tools.eulerian`.
+    first: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    exits: NDArray[np.uint8],
+    keys: NDArray[np.uint64],
+) -> NDArray[np.uint8]:
+    """Put each vertex's edges in random order before its last exit, and walk.
 
     Parameters
     ----------
-    order : ndarray of uint8 or uint16, shape (R, W)
-        Targets of the edges of each trail, by source, in the order in which they are taken.
-    starts : ndarray of int32, shape (T, V)
-        Where in its row the edges out of a vertex begin.
-    graph : ndarray of int64, shape (R,)
+    counts : ndarray of int32, shape (T, V, 4)
+        Edges of each graph by source and letter.
+    edges, first : ndarray of int64, shape (T,)
+        Edges of each graph, and where its trails begin.
+    rows : ndarray of int64, shape (R,)
         Which graph a trail runs through.
-    first : ndarray of int64, shape (T,)
-        Where each graph's trails begin.
-    edges : ndarray of int64, shape (R,)
-        How many edges a trail takes.
+    exits : ndarray of uint8, shape (R, V)
+        Letter of each vertex's last exit, 4 for none.
+    keys : ndarray of uint64, shape (R,)
+        Of each trail's random numbers.
 
     Returns
     -------
-    ndarray, shape (R, W)
-        Vertices after the first; beyond a trail's end, 0.
+    ndarray of uint8, shape (R, E)
+        Letters of the steps, E the most edges; beyond a trail's end, 0.
 
     Raises
     ------
     RuntimeError
-        If the library is not there, or an edge lies outside its row.
+        If the library is not there, or the numbers do not make trails.
     """
     library = loaded()
-    _check_types(order)
-    out = np.zeros_like(order, order="C")
-    order, starts = np.ascontiguousarray(order), np.ascontiguousarray(starts, np.int32)
-    long = [np.ascontiguousarray(array, np.int64) for array in (graph, first, edges)]
-    every: list[NDArray[Any]] = [starts, *long, out]
-    tables = [array.ctypes.data for array in every]
-    shape = (*order.shape, starts.shape[1])
-    if library.dt_walk(order.ctypes.data, order.dtype.itemsize, *tables, *shape):
+    width = int(edges.max(initial=0))
+    out = np.zeros((len(rows), width), dtype=np.uint8)
+    graphs: list[NDArray[Any]] = [np.ascontiguousarray(counts, np.int32)]
+    graphs += [np.ascontiguousarray(array, np.int64) for array in (edges, first)]
+    trails: list[NDArray[Any]] = [np.ascontiguousarray(rows, np.int64)]
+    trails += [np.ascontiguousarray(exits, np.uint8), np.ascontiguousarray(keys, np.uint64)]
+    trails += [out, np.empty((_TOGETHER, width), dtype=np.uint8)]
+    wrong = library.dt_trails(
+        *[array.ctypes.data for array in graphs],
+        counts.shape[1],
+        *[array.ctypes.data for array in trails],
+        *out.shape,
+    )
+    if wrong:
         raise RuntimeError("the edges of a trail do not fit its graph")
     return out

@@ -13,8 +13,9 @@ from data_tools.negatives.flank import flank
 from data_tools.negatives.matched import (
     GC_CALIPER,
     Progress,
-    dinucleotide_matched,
-    gc_matched,
+    matched,
+    near_in_dinucleotides,
+    near_in_gc,
 )
 from data_tools.negatives.uniform import uniform
 from data_tools.windows import summits
@@ -112,13 +113,15 @@ def background_windows(
         allowed = _of_pool(allowed, pool, width)
     if kind == "random":
         return uniform(allowed, count, width, np.random.default_rng([seed, 0]))
+    if kind == "flank":
+        return flank(positives, allowed, count, width)
     if kind == "gc_matched":
-        return gc_matched(genome, positives, allowed, count, width, seed, caliper, progress)
-    if kind == "dinucleotide_matched":
-        return dinucleotide_matched(
-            genome, positives, allowed, count, width, seed, caliper, progress
-        )
-    return flank(positives, allowed, count, width)
+        suitable_in = near_in_gc(genome, positives, caliper)
+    else:
+        suitable_in = near_in_dinucleotides(genome, positives, caliper, count)
+    return matched(
+        positives, allowed, suitable_in, count=count, width=width, seed=seed, progress=progress
+    )
 
 
 def _check_arguments(

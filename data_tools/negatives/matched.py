@@ -36,18 +36,12 @@ _FIRST_LOOK = 32
 #: Gives the candidates (rows of the pool) that suit a positive, best first, from those still free.
 Suitable = Callable[[int, NDArray[np.bool_]], Iterator[int]]
 
+#: Gives the starts of a chromosome's pool, in an order of its own, and what suits of it.
+SuitableIn = Callable[[pd.DataFrame], tuple[IntArray, Suitable]]
 
-def gc_matched(
-    genome: Genome,
-    positives: pd.DataFrame,
-    allowed: dict[str, IntArray],
-    count: int,
-    width: int,
-    seed: int,
-    caliper: float,
-    progress: Progress | None = None,
-) -> Drawn:
-    """Take the nearest windows in GC fraction."""
+
+def near_in_gc(genome: Genome, positives: pd.DataFrame, caliper: float) -> SuitableIn:
+    """Windows within the caliper in GC fraction, the nearest first."""
     target = window_gc(genome, positives)
     tolerance = caliper + 1e-9
 
@@ -65,20 +59,13 @@ def gc_matched(
 
         return pool["start"].to_numpy(), suitable
 
-    return _matched(positives, allowed, count, width, seed, suitable_in, progress)
+    return suitable_in
 
 
-def dinucleotide_matched(
-    genome: Genome,
-    positives: pd.DataFrame,
-    allowed: dict[str, IntArray],
-    count: int,
-    width: int,
-    seed: int,
-    caliper: float,
-    progress: Progress | None = None,
-) -> Drawn:
-    """Take the nearest windows in dinucleotide fractions among those within the caliper in GC."""
+def near_in_dinucleotides(
+    genome: Genome, positives: pd.DataFrame, caliper: float, count: int
+) -> SuitableIn:
+    """Windows within the caliper in GC fraction, the nearest in dinucleotide fractions first."""
     # Here, because it takes longer to import than the other kinds take to draw.
     from scipy.spatial import cKDTree
 
@@ -103,7 +90,7 @@ def dinucleotide_matched(
 
         return pool["start"].to_numpy(), suitable
 
-    return _matched(positives, allowed, count, width, seed, suitable_in, progress)
+    return suitable_in
 
 
 def _fractions(genome: Genome, windows: pd.DataFrame) -> Floats:
@@ -113,15 +100,17 @@ def _fractions(genome: Genome, windows: pd.DataFrame) -> Floats:
     return every
 
 
-def _matched(
+def matched(
     positives: pd.DataFrame,
     allowed: dict[str, IntArray],
+    suitable_in: SuitableIn,
+    *,
     count: int,
     width: int,
     seed: int,
-    suitable_in: Callable[[pd.DataFrame], tuple[IntArray, Suitable]],
-    progress: Progress | None,
+    progress: Progress | None = None,
 ) -> Drawn:
+    """Take, for each positive, ``count`` of the windows that suit it best, or none."""
     occupied = Occupied(width)
     rows: list[tuple[str, int]] = []
     short: list[int] = []

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from data_tools.errors import InputError
-from federated.engines.stacks import for_stacks, form_of, joined
+from federated.engines.stacks import alike, for_stacks, joined
 from federated.local_training import LocalSettings, Trained
 from federated.policy.manifest import State
 from federated.strategies.drift import Drift
@@ -158,15 +158,12 @@ class Cohort:
 
     def _groups(self) -> list[_Group]:
         """Clients that have a batch left, those with batches of one shape together."""
-        groups: dict[Any, _Group] = {}
-        for place, run in enumerate(self.runs):
-            drawn = run.draw()
-            if drawn is not None:
-                batch, size = drawn
-                group = groups.setdefault(form_of(batch), ([], [], size))
-                group[0].append(place)
-                group[1].append(batch)
-        return list(groups.values())
+        drawn = {place: run.draw() for place, run in enumerate(self.runs)}
+        left = {place: found for place, found in drawn.items() if found is not None}
+        return [
+            (places, [left[place][0] for place in places], left[places[0]][1])
+            for places in alike({place: batch for place, (batch, _) in left.items()})
+        ]
 
     def _step(self, places: list[int], batches: list[Any], size: int, step: int) -> None:
         everybody = len(places) == len(self.runs)

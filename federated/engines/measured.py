@@ -8,13 +8,13 @@ that all of them have in common are not copied, and what a client keeps of its o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from federated.engines.stacks import for_stacks, form_of, joined
+from federated.engines.stacks import alike, for_stacks, joined
 from federated.policy.manifest import State
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def measure_together(
     while left:
         drawn = {place: next(batches, None) for place, batches in left.items()}
         left = {place: batches for place, batches in left.items() if drawn[place] is not None}
-        for places in _alike({place: task.inputs(drawn[place]) for place in left}):
+        for places in _fitting({place: task.inputs(drawn[place]) for place in left}):
             inputs = [task.inputs(drawn[place]) for place in places]
             found = _scores(model, [states[place] for place in places], inputs)
             for place, its in zip(places, found, strict=True):
@@ -66,13 +66,10 @@ def measure_together(
     ]
 
 
-def _alike(inputs: dict[int, Tensor]) -> list[list[int]]:
+def _fitting(inputs: dict[int, Tensor]) -> list[list[int]]:
     """Places of the clients that go together: inputs of one form, and no more rows than fit."""
-    groups: dict[Any, list[int]] = {}
-    for place, x in inputs.items():
-        groups.setdefault(form_of(x), []).append(place)
     found = []
-    for places in groups.values():
+    for places in alike(inputs):
         size = max(1, ROWS_AT_ONCE // max(1, len(inputs[places[0]])))
         found += [places[first : first + size] for first in range(0, len(places), size)]
     return found

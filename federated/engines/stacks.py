@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,10 +13,24 @@ from torch.utils import _pytree as pytree
 
 import seqnorm
 
-__all__ = ["for_stacks", "form_of", "joined"]
+__all__ = ["alike", "for_stacks", "joined"]
 
 
-def form_of(batch: Any) -> Any:
+def alike(batches: Mapping[int, Any]) -> list[list[int]]:
+    """Keys of the batches that can be stacked together, each form where it first occurs.
+
+    Examples
+    --------
+    >>> alike({0: torch.ones(2), 1: torch.ones(3), 4: torch.zeros(2)})
+    [[0, 4], [1]]
+    """
+    groups: dict[Any, list[int]] = {}
+    for key, batch in batches.items():
+        groups.setdefault(_form_of(batch), []).append(key)
+    return list(groups.values())
+
+
+def _form_of(batch: Any) -> Any:
     """What batches must have in common to be stacked: structure, shapes and types."""
     leaves, form = pytree.tree_flatten(batch)
     return str(form), tuple(

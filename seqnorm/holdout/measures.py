@@ -90,14 +90,6 @@ def part_rows(spec: Spec, table: pd.DataFrame) -> list[NDArray[np.int64]]:
     ]
 
 
-def part_blocks(table: pd.DataFrame, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
-    """Block of each row, numbered from 0 without gaps, and the number of blocks."""
-    part = table.iloc[rows]
-    keys = part["chrom"].astype(str) + ":" + part["block"].astype(str)
-    found, number = np.unique(keys.to_numpy(dtype=np.str_), return_inverse=True)
-    return number.astype(np.int64), len(found)
-
-
 def gc_decile_edges(spec: Spec, table: pd.DataFrame) -> Floats:
     """Nine GC fractions that cut all test negatives into ten equal parts."""
     test = (table["part"] != VALIDATION) & (table["label"] == 0)
@@ -120,46 +112,32 @@ def measure(spec: Spec, table: pd.DataFrame, scores: Floats) -> Measures:
     """
     resamples = spec.evaluation.resamples
     edges = gc_decile_edges(spec, table)
-    resampled, points = [], []
-    false_alarms = np.zeros((DECILES, resamples + 1))
-    negatives = np.zeros((DECILES, resamples + 1))
+    resampled, points, tested = [], [], []
     thresholds = np.empty(0)
     for name, rows in zip(part_names(spec), part_rows(spec, table), strict=True):
         data, weights = _scored(table, scores, rows, name, resamples)
         if name == VALIDATION:
             thresholds = metrics.threshold_at(data, weights, spec.evaluation.false_alarm_rate)
+        else:
+            tested.append((data, weights))
         resampled.append(_resampled(spec, data, weights, thresholds))
         points.append([metrics.gc_correlation(data), metrics.calibration_error(data)])
-        if name != VALIDATION:
-            stratum = metrics.gc_strata(data.gc, edges)
-            for decile in range(DECILES):
-                here = np.flatnonzero((stratum == decile) & (data.labels == 0))
-                if len(here) == 0:
-                    continue
-                rate = metrics.called_fraction(data, here, weights, thresholds)
-                size = weights @ np.bincount(data.blocks[here], minlength=data.n_blocks)
-                # No window of this chromosome drawn is no false alarm; no threshold is no rate.
-                found = np.where(size > 0, rate, 0.0) * size
-                false_alarms[decile] += np.where(np.isnan(thresholds), np.nan, found)
-                negatives[decile] += size
-    deciles = np.divide(
-        false_alarms, negatives, out=np.full_like(negatives, np.nan), where=negatives > 0
-    )
+    called, sizes = metrics.false_alarms_by_gc(tested, edges, thresholds)
+    deciles = np.divide(called, sizes, out=np.full_like(sizes, np.nan), where=sizes > 0)
     return Measures(np.stack(resampled), np.array(points), deciles, float(thresholds[0]))
 
 
 def _scored(
     table: pd.DataFrame, scores: Floats, rows: NDArray[np.int64], name: str, resamples: int
 ) -> tuple[metrics.Scored, Floats]:
-    blocks, n_blocks = part_blocks(table, rows)
     part = table.iloc[rows]
     data = metrics.Scored(
         scores[rows],
         part["label"].to_numpy(dtype=np.int64),
         part["gc"].to_numpy(dtype=np.float64),
-        blocks,
+        metrics.block_numbers(part["chrom"], part["block"]),
     )
-    return data, metrics.block_weights(n_blocks, resamples, zlib.crc32(name.encode()))
+    return data, metrics.block_weights(data.n_blocks, resamples, zlib.crc32(name.encode()))
 
 
 def _resampled(spec: Spec, data: metrics.Scored, weights: Floats, thresholds: Floats) -> Floats:

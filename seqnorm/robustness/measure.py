@@ -91,16 +91,14 @@ def measure(table: pd.DataFrame, scores: Floats, reference: Bools, settings: Set
 
 def _part(table: pd.DataFrame, scores: Floats, rows: Bools, settings: Settings, name: str) -> Part:
     mine = table.loc[rows]
-    keys = mine["chrom"].astype(str) + ":" + (mine["start"] // settings.block).astype(str)
-    found, number = np.unique(keys.to_numpy(dtype=np.str_), return_inverse=True)
     data = Scored(
         scores[rows],
         mine["label"].to_numpy(dtype=np.int64),
         mine["gc"].to_numpy(dtype=np.float64),
-        number.astype(np.int64),
+        metrics.block_numbers(mine["chrom"], mine["start"] // settings.block),
     )
     seed = zlib.crc32(name.encode())
-    return Part(data, metrics.block_weights(len(found), settings.resamples, seed))
+    return Part(data, metrics.block_weights(data.n_blocks, settings.resamples, seed))
 
 
 def _thresholds(part: Part, settings: Settings) -> Floats:
@@ -142,15 +140,16 @@ def _of_chromosome(
         yield "calibration_error", error
 
 
-def _probability(scores: Floats, scale: str) -> Floats:
-    return scores if scale == "probability" else 1 / (1 + np.exp(-np.clip(scores, -60, 60)))
+def _probability_bins(scores: Floats, scale: str) -> tuple[Floats, NDArray[np.int64]]:
+    """Probability of each window and which of ten equal bins it is in."""
+    probability = scores if scale == "probability" else metrics.probability(scores)
+    return probability, metrics.probability_bins(probability, DECILES)
 
 
 def _calibration_resampled(part: Part, settings: Settings) -> tuple[Floats, Floats]:
     """Mean probability less prevalence, and expected calibration error over ten equal bins."""
     data = part.data
-    probability = _probability(data.scores, settings.scale)
-    bin_of = np.minimum((probability * DECILES).astype(np.int64), DECILES - 1)
+    probability, bin_of = _probability_bins(data.scores, settings.scale)
     place = bin_of * data.n_blocks + data.blocks
     shape = (DECILES, data.n_blocks)
     excess = np.bincount(place, probability - data.labels, minlength=DECILES * data.n_blocks)
@@ -189,20 +188,12 @@ def _deciles(parts: Mapping[str, Part], thresholds: Floats, settings: Settings) 
     if not len(every):
         return pd.DataFrame()
     edges = np.quantile(every, np.linspace(0, 1, DECILES + 1))
-    called = np.zeros((DECILES, settings.resamples + 1))
-    sizes = np.zeros_like(called)
-    for part in parts.values():
-        data = part.data
-        stratum = metrics.gc_strata(data.gc, edges[1:-1])
-        for decile in range(DECILES):
-            here = np.flatnonzero((stratum == decile) & (data.labels == 0))
-            size = part.weights @ np.bincount(data.blocks[here], minlength=data.n_blocks)
-            if len(here):
-                rate = metrics.called_fraction(data, here, part.weights, thresholds)
-                called[decile] += np.where(size > 0, rate, 0.0) * size
-            sizes[decile] += size
+    called, sizes = metrics.false_alarms_by_gc(
+        ((part.data, part.weights) for part in parts.values()), edges[1:-1], thresholds
+    )
     rates = np.divide(called, sizes, out=np.full_like(sizes, np.nan), where=sizes > 0)
     stratum = metrics.gc_strata(every, edges[1:-1])
+    used = np.unique(stratum).tolist()
     rows = [
         {
             "decile": str(decile + 1),
@@ -212,11 +203,9 @@ def _deciles(parts: Mapping[str, Part], thresholds: Floats, settings: Settings) 
             "negatives": int((stratum == decile).sum()),
             **_interval(rates[decile], settings),
         }
-        for decile in range(DECILES)
-        if (stratum == decile).any()
+        for decile in used
     ]
     total = {"gc_low": edges[0], "gc_high": edges[-1], "gc_median": float(np.median(every))}
-    used = [decile for decile in range(DECILES) if (stratum == decile).any()]
     for name, figure in (
         (ALL, called.sum(0) / sizes.sum(0)),
         (SLOPE, rates[used[-1]] - rates[used[0]]),
@@ -233,8 +222,7 @@ def _calibration(parts: Mapping[str, Part], settings: Settings) -> pd.DataFrame:
         return pd.DataFrame()
     rows = []
     for name, part in parts.items():
-        probability = _probability(part.data.scores, settings.scale)
-        bin_of = np.minimum((probability * DECILES).astype(np.int64), DECILES - 1)
+        probability, bin_of = _probability_bins(part.data.scores, settings.scale)
         for number in np.unique(bin_of):
             here = bin_of == number
             rows.append(

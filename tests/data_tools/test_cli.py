@@ -6,8 +6,10 @@ import io
 import json
 import os
 import pkgutil
+import pty
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -278,6 +280,27 @@ def test_check_tells_formats_by_content_and_goes_on_after_a_file_that_is_not_the
         "s.csv: good, 1 sequences, 4 bases",
     ]
     assert finished.stderr == "data-tools: error: none.bed: no such file: check the path\n"
+
+
+def test_check_shows_a_bar_to_a_person_alone_and_leaves_its_results_to_the_pipe(environment, small):
+    master, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [SCRIPT, "check", "p.bed", "bad.bed"],
+        cwd=small,
+        env=environment | {"TERM": "xterm"},
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    seen = b""
+    with suppress(OSError):  # What Linux says once nobody can write any more.
+        while part := os.read(master, 1024):
+            seen += part
+    os.close(master)
+    assert process.communicate()[0] == b"p.bed: good, 3 intervals on 1 chromosomes\n"
+    assert process.returncode == 2
+    assert b"checking" in seen
+    assert b"bad.bed:2: end is not an integer" in seen
 
 
 # --- mistakes --------------------------------------------------------------------------------

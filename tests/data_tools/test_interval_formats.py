@@ -267,6 +267,26 @@ def test_the_quick_way_never_accepts_what_the_exact_way_refuses(data, layout):
         assert_same(quick, exact)
 
 
+@pytest.mark.parametrize("storage", ["python", "pyarrow"])
+def test_strings_are_those_of_the_exact_way_however_pandas_keeps_them(storage):
+    if storage == "pyarrow":
+        pytest.importorskip("pyarrow")
+    names = ["chr1", "chr1", "NA", "chré", "c" * 70]
+    text = "".join(
+        f"{name}\t{at}\t9\ta b{at}é\t0\t{'+-.'[at % 3]}\n" for at, name in enumerate(names)
+    )
+    with pd.option_context("mode.string_storage", storage):
+        quick, exact, _ = both(text.encode(), bed.Layout("bed", bed.BED[:6]))
+        assert_same(quick, exact)
+
+
+@pytest.mark.parametrize("chrom", ["chr 1", "chr\u00a01", "\u3000", ""])
+def test_a_blank_of_any_alphabet_in_a_chromosome_is_not_read_the_quick_way(chrom):
+    quick, _, faults = both(f"c\t1\t2\n{chrom}\t1\t2\n".encode(), bed.Layout("bed", bed.BED[:3]))
+    assert quick is None
+    assert faults.kept[0].startswith("x:2: chrom is empty or holds a blank")
+
+
 def test_every_byte_in_a_number_is_looked_at():
     for length in range(1, 14):
         for place in range(length):

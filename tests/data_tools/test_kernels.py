@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_tools import eulerian, kernels
+from data_tools.formats import text
 from data_tools.formats.fields import Fields
-from data_tools.kernels import library, trails
+from data_tools.kernels import fields, library, trails
 from data_tools.shuffle import kmer_shuffle
 
 compiled = pytest.mark.skipif(not kernels.available(), reason="the compiled loops were not built")
@@ -35,34 +36,56 @@ def test_shuffles_are_the_same_with_and_without_the_compiled_loops(k, texts, cou
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "available", lambda: False)
         plain = kmer_shuffle(codes.astype(np.uint8), k, count, seed=3)
+        patch.setattr(eulerian, "_PART", 3)
+        parts = kmer_shuffle(codes.astype(np.uint8), k, count, seed=3)
         patch.setattr(eulerian, "_FEW_ROWS", 0)
         together = kmer_shuffle(codes.astype(np.uint8), k, count, seed=3)
     np.testing.assert_array_equal(expected, plain)
+    np.testing.assert_array_equal(expected, parts)
     np.testing.assert_array_equal(expected, together)
 
 
 @compiled
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_what_would_leave_an_array_is_refused(dtype):
-    order = np.array([[1, 0, 9]], dtype=dtype)
-    starts = np.array([[0, 1]], dtype=np.int32)
-    graph, first = np.array([0]), np.array([0])
-    assert trails.walk(order, starts, graph, first, np.array([2])).tolist() == [[1, 0, 0]]
+def test_what_would_leave_an_array_is_refused():
+    sound = {
+        "counts": np.array([[[1, 2, 0, 0], [1, 0, 0, 0], [0] * 4, [0] * 4]], np.int32),
+        "edges": np.array([4]),
+        "first": np.array([0]),
+        "rows": np.array([0]),
+        "exits": np.array([[1, 4, 4, 4]], np.uint8),
+        "keys": np.array([7], np.uint64),
+    }
+    walked = trails.draw_trails(**sound)
+    assert sorted(walked[0].tolist()) == [0, 0, 1, 1]
+    assert walked[0, -1] == 1
     for wrong in (
-        {"order": np.array([[9, 9, 9]], dtype=dtype), "edges": np.array([3])},
-        {"edges": np.array([4])},
-        {"first": np.array([2]), "edges": np.array([1])},
-        {"starts": np.array([[3, 3]], np.int32), "edges": np.array([1])},
+        {"counts": sound["counts"] + 1},
+        {"counts": -sound["counts"]},
+        {"counts": sound["counts"][:, :3]},
+        {"edges": np.array([3])},
+        {"edges": np.array([5])},
+        {"first": np.array([4])},
+        {"first": np.array([-1])},
+        {"exits": np.array([[3, 4, 4, 4]], np.uint8)},
+        {"exits": np.array([[4, 4, 4, 1]], np.uint8)},
+        # From a vertex without edges nothing leads on.
+        {"first": np.array([3])},
     ):
-        given = {"order": order, "starts": starts, "graph": graph, "first": first} | wrong
         with pytest.raises(RuntimeError, match="do not fit"):
-            trails.walk(**given)
+            trails.draw_trails(**sound | wrong)
+
+
+@compiled
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_edges_that_are_none_are_refused(dtype):
+    kmers = np.array([[1, 0, 9]], dtype=dtype)
+    assert trails.count_edges(kmers, np.array([2]), 3).tolist() == [[1, 1, 0]]
     with pytest.raises(RuntimeError, match="too large"):
-        trails.count_edges(order, np.array([3]), 4)
+        trails.count_edges(kmers, np.array([3]), 4)
     with pytest.raises(RuntimeError, match="too large"):
-        trails.count_edges(order, np.array([4]), 10)
+        trails.count_edges(kmers, np.array([4]), 10)
     with pytest.raises(RuntimeError, match="not int64"):
-        trails.count_edges(order.astype(np.int64), np.array([3]), 10)
+        trails.count_edges(kmers.astype(np.int64), np.array([3]), 10)
 
 
 def test_without_the_library_the_loops_say_so(monkeypatch):
@@ -70,6 +93,36 @@ def test_without_the_library_the_loops_say_so(monkeypatch):
     assert not kernels.available()
     with pytest.raises(RuntimeError, match="are not there"):
         trails.count_edges(np.zeros((1, 1), np.uint8), np.array([1]), 1)
+
+
+@compiled
+@given(st.binary(max_size=3), st.integers(0, 80))
+def test_text_is_sound_with_and_without_the_compiled_loops(odd, before):
+    data = b"chr1\t" * (before // 5) + odd + b"a\n" * (before % 7)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "available", lambda: False)
+        expected = text._sound(data)
+    assert text._sound(data) == expected
+
+
+@compiled
+def test_every_byte_is_a_field_border_or_not_wherever_it_stands():
+    for byte in range(256):
+        for place in range(70):
+            data = bytearray(b"x" * 70 + b"\n")
+            data[place] = byte
+            found = Fields.of(bytes(data), 2)
+            assert (found is not None) == (byte == ord("\t"))
+            if found is not None:
+                assert (found.starts.tolist(), found.ends.tolist()) == (
+                    [[0], [place + 1]],
+                    [[place], [70]],
+                )
+
+
+@compiled
+def test_no_column_is_refused():
+    assert fields.find_fields(np.frombuffer(b"a\n", np.uint8), 1, 0) is None
 
 
 field = st.one_of(
