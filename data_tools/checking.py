@@ -19,6 +19,7 @@ from data_tools.errors import InputError
 from data_tools.faults import Faults
 from data_tools.formats.byte_source import open_source
 from data_tools.formats.fasta_index import scanned
+from data_tools.formats.location import Location, location
 from data_tools.formats.text import opened
 from data_tools.formats.twobit import is_two_bit, read_layout
 
@@ -65,7 +66,7 @@ class Verdict:
 
     Attributes
     ----------
-    path : Path
+    path : Path or Url
     summary : str
         What a good file holds; "" for one with faults.
     faults : tuple of str
@@ -74,7 +75,7 @@ class Verdict:
         How many there are beyond those.
     """
 
-    path: Path
+    path: Location
     summary: str
     faults: tuple[str, ...]
     further: int
@@ -133,7 +134,7 @@ def check_file(
     """
     if limit < 1:
         raise InputError(f"at least one fault must be told, not {limit}")
-    faults = Faults(Path(path), keep=limit)
+    faults = Faults(location(path), keep=limit)
     try:
         check = _CHECKS[recognise(faults.path)]
         summary = check(faults, _Options(genome, score, max_inflated))
@@ -147,7 +148,7 @@ def check_file(
     return Verdict(faults.path, summary if good else "", tuple(faults.kept), faults.further)
 
 
-def recognise(path: Path) -> str:
+def recognise(path: Location) -> str:
     """Tell what a file is: by its content where that tells, else by its name."""
     head = _head(path)
     for beginnings, kind in _BY_CONTENT:
@@ -157,8 +158,8 @@ def recognise(path: Path) -> str:
     return _BY_NAME.get(Path(bare).suffix, "intervals")
 
 
-def _head(path: Path) -> bytes:
-    if path.exists() and not path.is_file():
+def _head(path: Location) -> bytes:
+    if isinstance(path, Path) and path.exists() and not path.is_file():
         return b""
     with opened(path) as stream:
         raw = stream.read(1 << 16)
@@ -202,14 +203,14 @@ def _variants(faults: Faults, options: _Options) -> str:
 
 def _bigwig(faults: Faults, options: _Options) -> str:
     from data_tools.formats.bigwig import BigWigFile
-    from data_tools.signal import open_signal
+    from data_tools.signal import on_genome
 
     with ExitStack() as stack:
         big = BigWigFile(faults.path)
         stack.callback(big.close)
         count = big.check()
         if options.genome is not None:
-            open_signal(faults.path, options.genome).close()
+            on_genome(faults, big.lengths, big, options.genome, "exact", exact_lengths=True)
     return f"{count:,} values on {len(big.lengths)} chromosomes"
 
 

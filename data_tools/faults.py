@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from data_tools.errors import FormatError, InputError
+from data_tools.formats.location import Location
 
 _SHOWN = 60
 
@@ -29,13 +28,14 @@ class Faults:
 
     Parameters
     ----------
-    path : Path
+    path : Path or Url
         The file, as errors call it.
     keep : int, optional
         How many to keep; None raises the first.
 
     Examples
     --------
+    >>> from pathlib import Path
     >>> faults = Faults(Path("a.bed"), keep=1)
     >>> faults.add(3, "end is not an integer")
     >>> faults.add(4, "end is not an integer")
@@ -43,7 +43,7 @@ class Faults:
     (['a.bed:3: end is not an integer'], 1)
     """
 
-    def __init__(self, path: Path, keep: int | None = None) -> None:
+    def __init__(self, path: Location, keep: int | None = None) -> None:
         self.path, self.keep = path, keep
         self.kept: list[str] = []
         self.further = 0

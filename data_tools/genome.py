@@ -12,7 +12,6 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -21,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from data_tools.encode import Codes
 from data_tools.errors import ChangedFileError, InputError, RangeError, unknown_chromosome
 from data_tools.formats.fasta_index import cache_folder
+from data_tools.formats.location import Location, Url, location
 from data_tools.formats.store import Store, open_store
 
 # Windows this near to each other are read in one span: skipping less costs more than reading.
@@ -28,6 +28,7 @@ _GAP = 1 << 16
 # Spans that fit the caches, of which the next uses the same memory again.
 _SPAN = 1 << 22
 _GATHER_BYTES = 1 << 22
+_FEW = 1 << 11
 
 
 class Genome:
@@ -39,9 +40,10 @@ class Genome:
 
     Parameters
     ----------
-    path : path
+    path : path or URL
         FASTA with lines of one length within a record, where ``.gz`` must be bgzip; or 2bit.
-        The content tells which, not the name.
+        The content tells which, not the name. Of ``http://`` and ``https://``, only what is
+        needed is read; a FASTA must have its ``.fai``, and bgzip its ``.gzi``, beside it.
     cache_dir : path, optional
         Where layouts of FASTA files are kept. Default: ``$SEQNORM_CACHE``, else
         ``$XDG_CACHE_HOME/seqnorm``, else ``~/.cache/seqnorm``. A folder that cannot be written
@@ -49,8 +51,8 @@ class Genome:
 
     Attributes
     ----------
-    path : Path
-        The file, as given.
+    path : Path or Url
+        The file, as given; a URL shows neither password nor query.
     lengths : dict of str to int
         Chromosome lengths in bases, in the order of the file.
 
@@ -70,6 +72,7 @@ class Genome:
     Examples
     --------
     >>> import tempfile
+    >>> from pathlib import Path
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     fasta = Path(folder) / "tiny.fa"
     ...     _ = fasta.write_text(">chr1\nACGTN\nacg\n")
@@ -85,8 +88,8 @@ class Genome:
     def __init__(
         self, path: str | os.PathLike[str], cache_dir: str | os.PathLike[str] | None = None
     ) -> None:
-        self.path = Path(path)
-        self._place = os.path.abspath(path)  # noqa: PTH100 - Path.resolve would follow links
+        self.path = location(path)
+        self._place = self.path if isinstance(self.path, Url) else os.path.abspath(path)  # noqa: PTH100 - Path.resolve would follow links
         self._use(open_store(self._place, self.path, cache_folder(cache_dir)))
 
     def _use(self, store: Store) -> None:
@@ -123,7 +126,8 @@ class Genome:
         """What stands for the content of the file, for the record of what was read.
 
         bgzip: a digest of the checksums of all blocks, that is of every byte. 2bit: a digest of
-        all but the packed bases. Plain FASTA has no checksum: size and times of the file.
+        all but the packed bases. Plain FASTA has no checksum: size and times of the file. Remote:
+        size and ETag or Last-Modified, and of FASTA the index beside it.
         """
         return self._store.digest
 
@@ -273,7 +277,7 @@ class Genome:
         return rank, lo, hi
 
 
-def _integer(value: SupportsIndex, name: str, path: Path) -> int:
+def _integer(value: SupportsIndex, name: str, path: Location) -> int:
     if not isinstance(value, bool | np.bool_):
         try:
             return operator.index(value)
@@ -290,11 +294,15 @@ def _spans(
         return
     apart = (np.diff(starts) > width + _GAP) | (np.diff(ranks) != 0)
     cuts = np.append(np.flatnonzero(apart) + 1, len(starts))
+    most = max(_SPAN - width, 0)
+    short = starts[cuts - 1] - starts[np.append(0, cuts[:-1])] <= most
     lo = 0
-    for cut in map(int, cuts):
+    for cut, whole in zip(cuts.tolist(), short.tolist(), strict=True):
+        if whole:
+            yield lo, cut
+            lo = cut
         while lo < cut:
-            reach = starts[lo] + max(_SPAN - width, 0)
-            hi = lo + int(np.searchsorted(starts[lo:cut], reach, side="right"))
+            hi = lo + int(np.searchsorted(starts[lo:cut], starts[lo] + most, side="right"))
             yield lo, hi
             lo = hi
 
@@ -302,6 +310,10 @@ def _spans(
 def _gather(codes: Codes, offsets: NDArray[np.int64], out: Codes, rows: NDArray[np.intp]) -> None:
     """Copy the windows at these offsets of the codes into these rows of out."""
     width = out.shape[1]
+    if len(rows) * width <= _FEW:
+        # A view costs more than these few bases.
+        out[rows] = codes[offsets[:, None] + np.arange(width)]
+        return
     views = np.lib.stride_tricks.sliding_window_view(codes, width)
     # The copy in between stays small however many windows one span serves.
     step = max(1, _GATHER_BYTES // width)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -28,6 +27,7 @@ from data_tools.errors import FormatError
 from data_tools.faults import Faults
 from data_tools.formats.bed import IntervalFormat, Layout, read_rows, strings
 from data_tools.formats.bed_rows import Score
+from data_tools.formats.location import location
 from data_tools.policies import Duplicates, ErrorOrDrop, PlacePolicies, Sieve, check_policy
 
 SummitMissing = Literal["keep", "error", "drop"]
@@ -66,14 +66,15 @@ def read_intervals(
     Comments, ``track`` and ``browser`` lines and empty lines are skipped; Windows line ends and
     a byte order mark are understood. Rows keep the order of the file.
 
-    The format is told by the number of columns: BED has 3 to 6, 8, 9 or 12, narrowPeak 10 and
+    The format is told by the number of columns: BED has 3 to 9 or 12, narrowPeak 10 and
     broadPeak 9. Nine columns are broadPeak if ``.broadPeak`` is in the file's name; else BED9 if
     the first row can be that (columns 7 and 8 integers in order inside the interval, column 9 a
-    colour), and broadPeak if not. Errors say what such a file was taken for.
+    colour), and broadPeak if not. Errors say what such a file was taken for. BED7 has a
+    ``thick_start`` and no ``thick_end``, which is not made up; BED10 and BED11 do not exist.
 
     Parameters
     ----------
-    path : path
+    path : path or URL
         The file; compression is told by the content, not by the name.
     genome : Genome, optional
         Also check that every interval lies on a chromosome of it. Anything with ``lengths``.
@@ -124,6 +125,7 @@ def read_intervals(
     Examples
     --------
     >>> import tempfile
+    >>> from pathlib import Path
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     bed = Path(folder) / "peaks.bed"
     ...     _ = bed.write_text("chr1\t10\t20\tp1\nchr2\t0\t5\tp2\n")
@@ -140,7 +142,7 @@ def read_intervals(
         summit_outside,
         score,
     )
-    faults = Faults(Path(path))
+    faults = Faults(location(path))
     return read_with_faults(faults, genome, policies, format, counts, max_inflated)[1]
 
 

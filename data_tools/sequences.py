@@ -18,6 +18,7 @@ from data_tools.counts import Counts
 from data_tools.encode import LETTERS
 from data_tools.errors import InputError
 from data_tools.faults import Faults, shown
+from data_tools.formats.location import Location, location
 from data_tools.formats.sequence_files import READERS, Record
 from data_tools.formats.values import WrongRowError, integer, number
 from data_tools.policies import Duplicates, ErrorOrDrop, Sieve, check_policy
@@ -51,7 +52,7 @@ def read_sequences(
 
     Parameters
     ----------
-    path : path
+    path : path or URL
         FASTA, whose headers are ``>name key=value key=value``; TSV or CSV with a line of column
         names (fields may be quoted); parquet (needs ``pyarrow``); or GenBank. All but parquet
         also gzip or bgzip.
@@ -101,11 +102,11 @@ def read_sequences(
     check_policy("ambiguous", ambiguous, Literal["keep", "error", "drop"])
     check_policy("duplicates", duplicates, Duplicates)
     check_policy("unlabelled", unlabelled, ErrorOrDrop)
-    faults = Faults(Path(path))
+    faults = Faults(location(path))
     table, sieve = _read(faults, format, name, sequence, counts, max_inflated)
     _judge(table, sieve, ambiguous, duplicates)
     if labels is not None:
-        other = read_labels(Path(labels), name, max_inflated)
+        other = read_labels(location(labels), name, max_inflated)
         known = table["name"].isin(other.index).to_numpy()
         sieve.judge(
             known,
@@ -139,7 +140,7 @@ def check_with_faults(
     return table[sieve.keep]
 
 
-def read_labels(path: Path, name: str, max_inflated: int | None = None) -> pd.DataFrame:
+def read_labels(path: Location, name: str, max_inflated: int | None = None) -> pd.DataFrame:
     """Read a table of labels, by name."""
     faults = Faults(path)
     records = list(_records(faults, None, name, None, max_inflated))
@@ -153,7 +154,7 @@ def read_labels(path: Path, name: str, max_inflated: int | None = None) -> pd.Da
     return _label_columns(faults, records).set_index(pd.Index(list(seen), name=name))
 
 
-def sequence_format(path: Path) -> SequenceFormat | None:
+def sequence_format(path: Location) -> SequenceFormat | None:
     """Tell the format by the end of a file's name.
 
     Examples

@@ -20,6 +20,7 @@ from data_tools.errors import InputError, RangeError, unknown_chromosome
 from data_tools.faults import Faults
 from data_tools.formats.bed import read_rows
 from data_tools.formats.bigwig import MAGIC, BigWigFile, Steps
+from data_tools.formats.location import Location, location
 from data_tools.formats.text import opened
 from data_tools.intervals import HasLengths
 from data_tools.windows import equal_width
@@ -33,14 +34,14 @@ class Signal:
 
     Attributes
     ----------
-    path : Path
+    path : Path or Url
         The file.
     lengths : dict of str to int
         Length of each chromosome; for a bedGraph without genome, the end of its last interval.
     """
 
     def __init__(
-        self, path: Path, lengths: Mapping[str, int], names: Mapping[str, str], source: Any
+        self, path: Location, lengths: Mapping[str, int], names: Mapping[str, str], source: Any
     ) -> None:
         self.path, self.lengths = path, dict(lengths)
         self._names, self._source = dict(names), source
@@ -170,12 +171,12 @@ def open_signal(
 ) -> Signal:
     """Open a bigWig or bedGraph file; which it is is told by the content.
 
-    A bigWig file stays on disk and is read where it is asked; a bedGraph file (plain, gzip or
-    bgzip) is read whole, checked row by row, and need not be sorted.
+    A bigWig file stays where it is, on disk or on a server, and is read where it is asked; a
+    bedGraph file (plain, gzip or bgzip) is read whole, checked row by row, and need not be sorted.
 
     Parameters
     ----------
-    path : path
+    path : path or URL
         The file.
     genome : Genome, optional
         Check the chromosomes that both have: a bigWig must give them the same length, a bedGraph
@@ -199,7 +200,7 @@ def open_signal(
         If it cannot be read or is not of the genome.
     """
     check_style(chrom_style)
-    faults = Faults(Path(path))
+    faults = Faults(location(path))
     if is_bigwig(faults.path):
         big = BigWigFile(faults.path)
         try:
@@ -211,9 +212,9 @@ def open_signal(
     return on_genome(faults, graph.lengths, graph, genome, chrom_style, exact_lengths=False)
 
 
-def is_bigwig(path: Path) -> bool:
+def is_bigwig(path: Location) -> bool:
     """Tell a bigWig file by its first four bytes."""
-    if not path.is_file():
+    if isinstance(path, Path) and not path.is_file():
         return False
     with opened(path) as stream:
         head = stream.read(4)

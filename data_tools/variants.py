@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,7 @@ from data_tools.chromosomes import ChromStyle, match_chromosomes
 from data_tools.counts import Counts
 from data_tools.encode import encode
 from data_tools.faults import Faults, shown
+from data_tools.formats.location import location
 from data_tools.formats.vcf import as_table, read_alleles
 from data_tools.genome import Genome
 from data_tools.policies import Duplicates, ErrorOrDrop, PlacePolicies, Sieve, check_policy
@@ -46,7 +46,7 @@ def read_variants(
 
     Parameters
     ----------
-    path : path
+    path : path or URL
         The file; compression is told by the content, not by the name.
     genome : Genome, optional
         Also check that REF is what stands there, whatever the case. Where the genome has an
@@ -88,6 +88,7 @@ def read_variants(
     Examples
     --------
     >>> import tempfile
+    >>> from pathlib import Path
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     vcf = Path(folder) / "a.vcf"
     ...     head = "##fileformat=VCFv4.3\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
@@ -99,7 +100,7 @@ def read_variants(
     policies = Policies(
         chrom_style, unknown_chrom, out_of_range, ref_mismatch, not_sequence, duplicates
     )
-    return read_with_faults(Faults(Path(path)), genome, policies, counts, max_inflated)
+    return read_with_faults(Faults(location(path)), genome, policies, counts, max_inflated)
 
 
 @dataclass(frozen=True)

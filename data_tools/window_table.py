@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from data_tools.errors import FormatError, InputError
 from data_tools.faults import Faults, shown
 from data_tools.formats.delimited import delimited_rows
+from data_tools.formats.location import Location, location
 from data_tools.formats.values import DECIMAL, INTEGER_DIGITS
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -61,7 +62,7 @@ def read_windows(
     ...     read_windows(file, "label").to_dict("records")
     [{'chrom': 'NA', 'start': 0, 'end': 10, 'label': 1, 'score': 0.5}]
     """
-    table = _text_table(Path(path), max_inflated)
+    table = _text_table(location(path), max_inflated)
     remedy = "give a table of windows with a header line"
     for name in ("chrom", "start", "end", *columns):
         table.column(name, remedy)
@@ -106,7 +107,7 @@ def read_scores(
     InputError
         If the file cannot be read or has another number of rows.
     """
-    table = _text_table(Path(path), max_inflated)
+    table = _text_table(location(path), max_inflated)
     text = table.column(column, "name another")
     table.demand(column, text.str.fullmatch(DECIMAL), f"{column} is no number")
     values = _decimals(text.to_numpy(dtype=object))
@@ -120,7 +121,7 @@ def read_scores(
 class _TextTable:
     """The columns of a table as text, and the line of each row."""
 
-    path: Path
+    path: Location
     columns: dict[str, pd.Series[str]]
     lines: NDArray[np.int64]
 
@@ -139,7 +140,7 @@ class _TextTable:
             raise FormatError(f"{place}: {fault}: {value}; correct or remove this row")
 
 
-def _text_table(where: Path, max_inflated: int | None) -> _TextTable:
+def _text_table(where: Location, max_inflated: int | None) -> _TextTable:
     separator = _SEPARATORS.get(Path(where.name.lower().removesuffix(".gz")).suffix)
     if separator is None:
         raise InputError(f"{where}: a table of windows is a .csv or .tsv file, also with .gz")

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -21,6 +20,7 @@ from data_tools.faults import Faults
 from data_tools.formats.ahead import worked_ahead
 from data_tools.formats.bed_rows import BED, PEAK, Score, blocks, is_bed9, is_rgb, row_values
 from data_tools.formats.fields import Fields, Ints, data_rows
+from data_tools.formats.location import Location
 from data_tools.formats.text import BLOCK, Block, text_blocks
 from data_tools.formats.values import WrongRowError, has_blank, number
 
@@ -28,9 +28,9 @@ IntervalFormat = Literal["bed", "narrowPeak", "broadPeak"]
 RowFormat = Literal[IntervalFormat, "bedGraph"]
 
 BED_GRAPH = ("chrom", "start", "end", "value")
-_SUPPORTED = "supported are BED with 3 to 6, 8, 9 or 12, narrowPeak with 10 and broadPeak with 9"
+_SUPPORTED = "supported are BED with 3 to 9 or 12, narrowPeak with 10 and broadPeak with 9"
 _COUNTS: dict[str, tuple[int, ...]] = {
-    "bed": (3, 4, 5, 6, 8, 9, 12),
+    "bed": (3, 4, 5, 6, 7, 8, 9, 12),
     "narrowPeak": (10,),
     "broadPeak": (9,),
     "bedGraph": (4,),
@@ -99,7 +99,7 @@ def strings(names: list[str], codes: Ints | None = None) -> Any:
 
 
 def read_rows(
-    path: Path,
+    path: Location,
     faults: Faults,
     *,
     format: RowFormat | None = None,  # noqa: A002
@@ -160,7 +160,7 @@ def read_rows(
 
 
 def choose_layout(
-    path: Path,
+    path: Location,
     head: list[str],
     line: int,
     faults: Faults,
@@ -185,7 +185,7 @@ def choose_layout(
     return Layout(format, columns[format])
 
 
-def _nine(path: Path, head: list[str]) -> IntervalFormat:
+def _nine(path: Location, head: list[str]) -> IntervalFormat:
     """Tell broadPeak from BED9: by the name, else by whether the first row can be BED9."""
     if ".broadpeak" in path.name.lower():
         return "broadPeak"
@@ -219,7 +219,9 @@ def _quick_sound(out: dict[str, Any], layout: Layout) -> bool:
     if "score" in out and layout.score == "integer":
         good &= bool((out["score"] <= 1000).all())
     if "thick_start" in out:
-        low, high = out["thick_start"], out["thick_end"]
+        low = out["thick_start"]
+        # BED7 has no end of it.
+        high = out.get("thick_end", low)
         good &= bool(((start <= low) & (low <= high) & (high <= end)).all())
     for name in ("p_value", "q_value"):
         if name in out:

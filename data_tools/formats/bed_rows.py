@@ -104,11 +104,15 @@ class _Row:
         self.demand(self.found["end"] > self.found["start"], "end", "end is not above start")
 
     def thick(self) -> None:
-        self.integer("thick_start")
-        self.integer("thick_end")
+        # BED7 has no thick_end.
+        for name in ("thick_start", "thick_end"):
+            if name in self.text:
+                self.integer(name)
         found = self.found
         inside = found["start"] <= found["thick_start"] <= found["end"]
         self.demand(inside, "thick_start", "thick_start (column 7) lies outside the interval")
+        if "thick_end" not in found:
+            return
         inside = found["thick_start"] <= found["thick_end"] <= found["end"]
         fault = "thick_end (column 8) lies outside the interval or before thick_start"
         self.demand(inside, "thick_end", fault)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import struct
 import zlib
 from collections import OrderedDict
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +23,8 @@ from numpy.typing import NDArray
 
 from data_tools.errors import FormatError
 from data_tools.faults import shown
-from data_tools.formats.byte_source import PlainBytes
+from data_tools.formats.byte_source import PlainBytes, RemoteBytes
+from data_tools.formats.location import Location, Url
 
 Ints = NDArray[np.int64]
 
@@ -52,8 +52,8 @@ class BigWigFile:
 
     Parameters
     ----------
-    path : Path
-        A regular file.
+    path : Path or Url
+        A regular file, or a remote one.
 
     Attributes
     ----------
@@ -66,9 +66,9 @@ class BigWigFile:
         If it cannot be opened; `FormatError` if header, chromosomes or index are not sound.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Location) -> None:
         self.path = path
-        self._file = PlainBytes(path)
+        self._file = RemoteBytes(path) if isinstance(path, Url) else PlainBytes(path)
         self.close = self._file.close
         try:
             self._read_header()

@@ -24,15 +24,18 @@ import zlib
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from data_tools.errors import ChangedFileError, FormatError, InputError, MissingFileError
+from data_tools.formats.location import Location, Url
+from data_tools.formats.remote import RemoteFile
 
 CHUNK = 1 << 21
 _KEPT_BLOCKS = 64
-_BLOCK_MAX = 1 << 16
-_END_BLOCK = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
+BLOCK_MAX = 1 << 16
+END_BLOCK = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 # File systems stamp in ticks of a few milliseconds: two edits inside one tick look like one.
 _TICK_SECONDS = 0.02
 
@@ -53,7 +56,12 @@ class PlainBytes:
         If it is missing, not a regular file or not readable.
     """
 
-    def __init__(self, path: str | os.PathLike[str], shown: Path | None = None) -> None:
+    path: Location
+    #: Whether bytes are asked for over a network, so that the fewest should be.
+    remote = False
+    close: weakref.finalize[Any, Any]
+
+    def __init__(self, path: str | os.PathLike[str], shown: Location | None = None) -> None:
         place, self.path = path, Path(path) if shown is None else shown
         try:
             self._fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -115,10 +123,62 @@ class PlainBytes:
             raise self.changed("it ends too early")
         return b"".join(parts)
 
+    def expect(self, places: Iterable[int]) -> None:
+        """Say that what stands at these places will be read; a file on disk is quick enough."""
+
     def chunks(self) -> Iterator[bytes]:
         """Give all bytes in order, a few MB at a time."""
         for start in range(0, self.size, CHUNK):
             yield self.read(start, min(start + CHUNK, self.size))
+
+
+class RemoteBytes(PlainBytes):
+    """The bytes of a remote file, asked for as they are needed.
+
+    Every answer of the server is held against the first one, so that its stamp never changes:
+    another version of the file is an error at the read that meets it.
+
+    Parameters
+    ----------
+    url : Url
+        Its server must give parts of files.
+
+    Raises
+    ------
+    InputError
+        If it cannot be reached, or not in parts.
+    """
+
+    remote = True
+
+    def __init__(self, url: Url) -> None:
+        self.path = url
+        self._remote = RemoteFile(url)
+        self.size = self._remote.size
+        self.close = weakref.finalize(self, self._remote.close)
+
+    def stamp(self) -> tuple[int, int, int]:
+        """Give what cannot change; a closed file is refused."""
+        if not self.close.alive:
+            raise InputError(f"{self.path}: the file is closed: open it again")
+        return self.size, 0, 0
+
+    def settled_stamp(self) -> tuple[int, int, int]:
+        """Give the stamp; there is nothing to wait for."""
+        return self.stamp()
+
+    def digest(self) -> str:
+        """Give what the server says that tells this version of the file from others."""
+        told = f"{self._remote.size} {self._remote.version}"
+        return "remote:" + hashlib.sha256(told.encode()).hexdigest()
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Give the bytes from start to stop, all of them."""
+        return self._remote.read(start, stop)
+
+    def expect(self, places: Iterable[int]) -> None:
+        """Say that what stands at these places will be read."""
+        self._remote.expect(places)
 
 
 class BgzfBytes(PlainBytes):
@@ -136,8 +196,7 @@ class BgzfBytes(PlainBytes):
     """
 
     def __init__(self, file: PlainBytes) -> None:
-        self._file, self.path, self._fd, self.close = file, file.path, file._fd, file.close
-        self._disk_size = file.size
+        self._file, self.path, self.close = file, file.path, file.close
         self._starts, self._places = array("q"), array("q")
         self._lengths, self._sums = array("q"), array("q")
         self._kept: OrderedDict[int, bytes] = OrderedDict()
@@ -145,8 +204,8 @@ class BgzfBytes(PlainBytes):
         place = 0
         while place < file.size:
             place = self._hop(place)
-        end = file.size - len(_END_BLOCK)
-        if end < 0 or file.read(end, file.size) != _END_BLOCK:
+        end = file.size - len(END_BLOCK)
+        if end < 0 or file.read(end, file.size) != END_BLOCK:
             raise self._broken(file.size, "the end marker is lacking, so the file is cut short")
         self._starts.append(self.size)
 
@@ -169,7 +228,7 @@ class BgzfBytes(PlainBytes):
         if stop > file.size or length < extra + 20:
             raise self._broken(place, "the block is cut short")
         checksum, content = struct.unpack("<II", file.read(stop - 8, stop))
-        if content > _BLOCK_MAX:
+        if content > BLOCK_MAX:
             raise self._broken(place, "the block claims more than 64 KiB")
         self._starts.append(self.size)
         self._places.append(place + 12 + extra)
@@ -177,6 +236,10 @@ class BgzfBytes(PlainBytes):
         self._sums.append(checksum)
         self.size += content
         return stop
+
+    def stamp(self) -> tuple[int, int, int]:
+        """Give the stamp of the compressed file."""
+        return self._file.stamp()
 
     @staticmethod
     def _length_among(fields: bytes) -> int:
@@ -272,13 +335,13 @@ class BgzfBytes(PlainBytes):
         return block
 
 
-def open_source(path: str | os.PathLike[str], shown: Path | None = None) -> PlainBytes:
+def open_source(path: str | os.PathLike[str] | Url, shown: Location | None = None) -> PlainBytes:
     """Open a file for exact reads, telling bgzip from plain by its first bytes.
 
     Parameters
     ----------
-    path : path
-        A regular file.
+    path : path or Url
+        A regular file, or a remote one.
     shown : Path, optional
         How errors call it. Default: `path`.
 
@@ -303,7 +366,7 @@ def open_source(path: str | os.PathLike[str], shown: Path | None = None) -> Plai
     ...     source.close()
     b'345'
     """
-    file = PlainBytes(path, shown)
+    file = RemoteBytes(path) if isinstance(path, Url) else PlainBytes(path, shown)
     if file.size < 2 or file.read(0, 2) != b"\x1f\x8b":
         return file
     try:

@@ -9,10 +9,71 @@ import numpy as np
 from data_tools.encode import AMBIGUOUS, CODE_TABLE, LETTERS, Codes
 from data_tools.errors import ChangedFileError
 from data_tools.formats.byte_source import PlainBytes
-from data_tools.formats.fasta_index import Index, Record, index_of, load_index, save_index
+from data_tools.formats.fasta_index import Index, index_of, load_index, save_index
+from data_tools.formats.fasta_records import Record
 
 
-class FastaStore:
+class FastaLines:
+    """Reads stretches of records by where their lines are, and checks that they are there."""
+
+    _current: tuple[PlainBytes, tuple[int, int, int]]
+
+    def close(self) -> None:
+        """Close the file; later reads raise `InputError`."""
+        self._current[0].close()
+
+    def letters(self, rank: int, start: int, end: int) -> bytes:
+        """Give the letters of a stretch of a record, exactly as they stand in the file."""
+        record = self._record(rank)
+        letters = self._read(record, start, end, None)
+        if letters.translate(None, LETTERS):
+            raise self._moved(record)
+        return letters
+
+    def codes(self, rank: int, start: int, end: int) -> Codes:
+        """Give a stretch of a record as codes that may not be written to."""
+        record = self._record(rank)
+        codes = np.frombuffer(self._read(record, start, end, CODE_TABLE), dtype=np.uint8)
+        if codes.size and codes.max() > AMBIGUOUS:
+            raise self._moved(record)
+        return codes
+
+    def _record(self, rank: int) -> Record:
+        """Give the layout of a record."""
+        raise NotImplementedError
+
+    def _read(self, record: Record, start: int, end: int, table: bytes | None) -> bytes:
+        """Read a stretch through a translation table, the line ends checked and taken out."""
+        source, stamp = self._current
+        if source.stamp() != stamp:
+            source = self._checked_anew()
+        if start == end:
+            return b""
+        width, stride, line_end = record.width, record.stride, record.line_end
+        line, column = divmod(start, width)
+        last_line, last_column = divmod(end - 1, width)
+        first = record.offset + line * stride + column
+        raw = source.read(first, record.offset + last_line * stride + last_column + 1)
+        letters = raw.translate(table, line_end)
+        # As many line ends as expected, and one at each expected place: then none elsewhere.
+        good = len(letters) == end - start
+        for i, character in enumerate(line_end):
+            expected = bytes([character]) * (last_line - line)
+            good = good and raw[width - column + i :: stride] == expected
+        if not good:
+            raise self._moved(record)
+        return letters
+
+    def _checked_anew(self) -> PlainBytes:
+        """Give the source to read from after someone touched the file."""
+        raise NotImplementedError
+
+    def _moved(self, record: Record) -> ChangedFileError:
+        """Give the error for a record that is not where its layout says."""
+        raise NotImplementedError
+
+
+class FastaStore(FastaLines):
     """A `data_tools.formats.store.Store` on FASTA; takes over the source, which it closes.
 
     Parameters
@@ -49,47 +110,8 @@ class FastaStore:
         """The lengths and checksums of all blocks of bgzip; of a plain file, size and times."""
         return self.layout.digest
 
-    def close(self) -> None:
-        """Close the file; later reads raise `InputError`."""
-        self._current[0].close()
-
-    def letters(self, rank: int, start: int, end: int) -> bytes:
-        """Give the letters of a stretch of a record, exactly as they stand in the file."""
-        record = self.layout.records[rank]
-        letters = self._read(record, start, end, None)
-        if letters.translate(None, LETTERS):
-            raise self._moved(record)
-        return letters
-
-    def codes(self, rank: int, start: int, end: int) -> Codes:
-        """Give a stretch of a record as codes that may not be written to."""
-        record = self.layout.records[rank]
-        codes = np.frombuffer(self._read(record, start, end, CODE_TABLE), dtype=np.uint8)
-        if codes.size and codes.max() > AMBIGUOUS:
-            raise self._moved(record)
-        return codes
-
-    def _read(self, record: Record, start: int, end: int, table: bytes | None) -> bytes:
-        """Read a stretch through a translation table, the line ends checked and taken out."""
-        source, stamp = self._current
-        if source.stamp() != stamp:
-            source = self._checked_anew()
-        if start == end:
-            return b""
-        width, stride, line_end = record.width, record.stride, record.line_end
-        line, column = divmod(start, width)
-        last_line, last_column = divmod(end - 1, width)
-        first = record.offset + line * stride + column
-        raw = source.read(first, record.offset + last_line * stride + last_column + 1)
-        letters = raw.translate(table, line_end)
-        # As many line ends as expected, and one at each expected place: then none elsewhere.
-        good = len(letters) == end - start
-        for i, character in enumerate(line_end):
-            expected = bytes([character]) * (last_line - line)
-            good = good and raw[width - column + i :: stride] == expected
-        if not good:
-            raise self._moved(record)
-        return letters
+    def _record(self, rank: int) -> Record:
+        return self.layout.records[rank]
 
     def _checked_anew(self) -> PlainBytes:
         """Someone touched the file: go on only if a new scan finds the same layout."""

@@ -19,7 +19,7 @@ import contextlib
 import hashlib
 import json
 import os
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,49 +32,16 @@ from data_tools.errors import ChangedFileError, FormatError
 from data_tools.faults import Faults
 from data_tools.formats.beginnings import BEGINNING, remedy_for
 from data_tools.formats.byte_source import PlainBytes
+from data_tools.formats.fasta_records import Record, all_stand_in, short_records
 
 _VERSION = 1
 _HEADER_MAX = 1 << 20
 #: A record takes some 400 bytes of memory, and a small compressed file can hold very many.
 RECORDS_MAX = 1 << 21
 TOO_MANY = "keep the longest sequences alone"
-_LINE_CHECKED = 1 << 16
 _NEWLINE, _RETURN, _GREATER = 10, 13, 62
 _LEGAL = np.zeros(256, dtype=bool)
 _LEGAL[[*LETTERS, _NEWLINE]] = True
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """The layout of one record. Offsets are in bytes of the uncompressed file."""
-
-    name: str
-    length: int
-    offset: int
-    width: int
-    stride: int
-    header: str
-
-    @property
-    def line_end(self) -> bytes:
-        """What ends the lines of this record."""
-        return b"\r\n" if self.stride - self.width == 2 else b"\n"
-
-    def stands_in(self, source: PlainBytes) -> bool:
-        """Tell whether the header line and the first line are where this record says."""
-        head = self.header.encode("latin-1")
-        start = self.offset - len(head)
-        before = b"\n" if start else b""
-        if source.read(start - len(before), self.offset) != before + head:
-            return False
-        first_end = self.offset + min(self.width, self.length)
-        # A chromosome on one line would be read whole: its line ends are checked at each read.
-        if first_end - self.offset <= _LINE_CHECKED and source.read(
-            self.offset, first_end
-        ).translate(None, LETTERS):
-            return False
-        line_end = self.line_end if self.length > self.width else b""
-        return source.read(first_end, first_end + len(line_end)) == line_end
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +80,7 @@ def index_of(source: PlainBytes, candidate: Index | None = None) -> Index:
     digest = source.digest()
     if candidate is not None and candidate.digest == digest:
         with contextlib.suppress(ChangedFileError):
-            if all(record.stands_in(source) for record in candidate.records):
+            if all_stand_in(source, candidate.records):
                 return candidate
     return Index(digest, scanned(source, Faults(source.path)))
 
@@ -137,7 +104,7 @@ def scanned(source: PlainBytes, faults: Faults) -> tuple[Record, ...]:
         If the file changes while it is scanned.
     """
     stamp = source.stamp()
-    _check_beginning(source)
+    check_beginning(source)
     scanner = _Scanner(faults)
     for chunk in source.chunks():
         scanner.feed(chunk)
@@ -147,7 +114,7 @@ def scanned(source: PlainBytes, faults: Faults) -> tuple[Record, ...]:
     return records
 
 
-def _check_beginning(source: PlainBytes) -> None:
+def check_beginning(source: PlainBytes) -> None:
     """Refuse what is no FASTA at all, saying what it looks like."""
     head = source.read(0, min(BEGINNING, source.size))
     if head[:1] == b">":
@@ -202,8 +169,18 @@ class _Scanner:
         returns = (ends > 0) & (letters[ends - 1] == _RETURN)
         odd_lines, odd_letters = self._odd(data, letters, ends, headers)
         bases = ends - starts - returns
-        after = 0
-        for i in map(int, np.flatnonzero(headers)):
+        heads, after = np.flatnonzero(headers), 0
+        if len(heads) > 2 and not odd_lines.size:
+            short = short_records(data, letters, (starts, ends), heads, bases, returns, self.base)
+            if short and self._may_add(short):
+                first, after = int(heads[0]), int(heads[-1])
+                self._add_lines(bases[:first], returns[:first], self.line)
+                self._close()
+                self.record = None
+                self.seen.update(record.name for record in short)
+                self.done += short
+                heads = heads[-1:]
+        for i in map(int, heads):
             cut = int(np.searchsorted(odd_lines, self.line + i))
             self._tell_odd(odd_lines[:cut], odd_letters[:cut])
             odd_lines, odd_letters = odd_lines[cut:], odd_letters[cut:]
@@ -216,6 +193,12 @@ class _Scanner:
             self.line_start = self.base + int(ends[-1]) + 1
             self.line += int(ends.size)
         self.base += len(data)
+
+    def _may_add(self, records: list[Record]) -> bool:
+        """Tell whether no name of these occurs twice, and they are not too many."""
+        names = {record.name for record in records}
+        room = len(self.seen) + len(records) <= RECORDS_MAX
+        return room and len(names) == len(records) and self.seen.isdisjoint(names)
 
     def finish(self) -> tuple[Record, ...]:
         if self.carry[:1] == b">":
@@ -405,8 +388,7 @@ def save_index(folder: Path | None, path: str, index: Index) -> None:
     """Keep an index, whole or not at all; a folder that cannot be written is no error."""
     if folder is None:
         return
-    rows = [list(astuple(record)) for record in index.records]
-    body = {"version": _VERSION, "path": path, "digest": index.digest, "records": rows}
+    body = {"version": _VERSION, "path": path, "digest": index.digest, "records": index.records}
     text = json.dumps({"sha256": _checksum(body), "index": body})
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from data_tools.errors import InputError
 from data_tools.faults import Faults, shown
 from data_tools.formats.delimited import checked_names, delimited_rows, text_lines
 
@@ -105,8 +106,11 @@ def parquet(
         from pyarrow import parquet as pq
     except ImportError:
         raise faults.error(None, "reading parquet needs pyarrow: pip install pyarrow") from None
+    from data_tools.formats.location import Url
     from data_tools.formats.text import FREE, RATIO, opened
 
+    if isinstance(faults.path, Url):
+        raise faults.error(None, "parquet is read from disk only: download the file", InputError)
     with opened(faults.path) as stream:
         try:
             file = pq.ParquetFile(stream)

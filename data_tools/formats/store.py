@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Protocol
 
 from data_tools.encode import Codes
-from data_tools.formats.byte_source import open_source
+from data_tools.formats.byte_source import PlainBytes, RemoteBytes, open_source
 from data_tools.formats.fasta import FastaStore
 from data_tools.formats.fasta_index import Index
+from data_tools.formats.indexed_fasta import IndexedBgzfBytes, IndexedFastaStore
+from data_tools.formats.location import Location, Url
 from data_tools.formats.twobit import TwoBitStore, is_two_bit
 
 
@@ -42,15 +44,15 @@ class Store(Protocol):
 
 
 def open_store(
-    place: str, shown: Path, folder: Path | None, known: Index | str | None = None
+    place: str | Url, shown: Location, folder: Path | None, known: Index | str | None = None
 ) -> Store:
     """Open a file of sequences, telling FASTA from 2bit by its first bytes.
 
     Parameters
     ----------
-    place : str
-        Absolute path of a FASTA file (plain or bgzip) or of a 2bit file.
-    shown : Path
+    place : str or Url
+        Absolute path, or address, of a FASTA file (plain or bgzip) or of a 2bit file.
+    shown : Path or Url
         How errors call it.
     folder : Path or None
         Where layouts of FASTA files are kept.
@@ -62,6 +64,8 @@ def open_store(
     InputError
         If it cannot be opened; `FormatError` if it is neither sound FASTA nor sound 2bit.
     """
+    if isinstance(place, Url):
+        return _remote_store(place)
     source = open_source(place, shown)
     try:
         if is_two_bit(source):
@@ -69,4 +73,16 @@ def open_store(
         return FastaStore(source, place, folder, known if isinstance(known, Index) else None)
     except BaseException:
         source.close()
+        raise
+
+
+def _remote_store(url: Url) -> Store:
+    file = RemoteBytes(url)
+    source: PlainBytes = file
+    try:
+        if file.read(0, min(2, file.size)) == b"\x1f\x8b":
+            source = IndexedBgzfBytes(file, url)
+        return TwoBitStore(source) if is_two_bit(source) else IndexedFastaStore(source, url)
+    except BaseException:
+        file.close()
         raise

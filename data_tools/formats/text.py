@@ -13,7 +13,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -21,6 +20,8 @@ import numpy as np
 from data_tools import kernels
 from data_tools.errors import InputError, MissingFileError
 from data_tools.faults import Faults
+from data_tools.formats.location import Location, Url
+from data_tools.formats.remote import open_stream
 from data_tools.kernels import fields as compiled
 
 BLOCK = 1 << 21
@@ -48,7 +49,7 @@ class Block:
 
 
 def text_blocks(
-    path: Path, faults: Faults, *, max_inflated: int | None = None, size: int = BLOCK
+    path: Location, faults: Faults, *, max_inflated: int | None = None, size: int = BLOCK
 ) -> Iterator[Block]:
     r"""Give the lines of a text file in blocks of about ``size`` bytes.
 
@@ -57,7 +58,7 @@ def text_blocks(
 
     Parameters
     ----------
-    path : Path
+    path : Path or Url
         Plain, gzip (of any number of members) or bgzip, told by the content; it is read once from
         front to end, so that a pipe will do.
     faults : Faults
@@ -77,6 +78,7 @@ def text_blocks(
     Examples
     --------
     >>> import tempfile
+    >>> from pathlib import Path
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     file = Path(folder) / "a.txt"
     ...     _ = file.write_bytes(b"\xef\xbb\xbfone\r\ntwo")
@@ -142,8 +144,12 @@ def _unsound(line: bytes, number: int, faults: Faults) -> bool:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Location) -> Iterator[BinaryIO]:
     """Open a file for reading; what the system says against it becomes an `InputError`."""
+    if isinstance(path, Url):
+        with open_stream(path) as stream:
+            yield stream
+        return
     try:
         with path.open("rb") as stream:
             yield stream
@@ -153,7 +159,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         raise InputError(f"{path}: cannot be read: {err.strerror}") from err
 
 
-def _chunks(path: Path, faults: Faults, limit: int | None, size: int) -> Iterator[bytes]:
+def _chunks(path: Location, faults: Faults, limit: int | None, size: int) -> Iterator[bytes]:
     """Give the text in chunks; they are cut anywhere."""
     with opened(path) as stream:
         source = _Tracked(stream)

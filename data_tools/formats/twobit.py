@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +28,13 @@ from data_tools.formats.fasta_index import RECORDS_MAX, TOO_MANY
 from data_tools.formats.packed_bases import pack, unpack
 from data_tools.formats.twobit_blocks import Blocks
 
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
 _LITTLE, _BIG = bytes.fromhex("4327411a"), bytes.fromhex("1a412743")
 _HEAD = 16
 _BUFFER = 1 << 16
+_REMOTE_BUFFER = 1 << 10
 _LOWER = 0x20
 _REMEDY = "make it anew with faToTwoBit"
 
@@ -92,6 +96,7 @@ class TwoBitStore:
         self._records, self.layout = layout.records, layout.digest
         # One attribute, so that a thread never sees a new source with an old stamp.
         self._current = (source, stamp)
+        self._checked: set[int] | None = set() if source.remote else None
         self.lengths = {record.name: record.length for record in self._records}
 
     @property
@@ -105,7 +110,7 @@ class TwoBitStore:
 
     def letters(self, rank: int, start: int, end: int) -> bytes:
         """Give the letters of a stretch of a record: N where unknown, small where masked."""
-        record, source = self._records[rank], self._source()
+        record, source = self._record(rank)
         values = _unpacked(source, record, start, end, None)
         letters = np.frombuffer(bytearray(values).translate(_TO_LETTERS), dtype=np.uint8)
         for lo, hi in record.unknown.within(source, start, end):
@@ -116,11 +121,19 @@ class TwoBitStore:
 
     def codes(self, rank: int, start: int, end: int) -> Codes:
         """Give a stretch of a record as codes."""
-        record, source = self._records[rank], self._source()
+        record, source = self._record(rank)
         codes = _unpacked(source, record, start, end, _TO_CODES)
         for lo, hi in record.unknown.within(source, start, end):
             codes[lo:hi] = AMBIGUOUS
         return codes
+
+    def _record(self, rank: int) -> tuple[Record, PlainBytes]:
+        """Give a record and the source to read it from; of a remote file its tables are checked."""
+        record, source = self._records[rank], self._source()
+        if self._checked is not None and rank not in self._checked:
+            _check_tables(source, record, None)
+            self._checked.add(rank)
+        return record, source
 
     def _source(self) -> PlainBytes:
         """Give the source to read from: if someone touched it, only where no record moved."""
@@ -159,14 +172,26 @@ def read_layout(source: PlainBytes) -> Layout:
     """
     reader = _Reader(source)
     index, stop = _index(reader)
+    source.expect(index.values())
     records = [_record(reader, name, place) for name, place in index.items()]
     _check_places(reader, records, stop)
+    if source.remote:
+        # The tables are a twentieth of a file: those of a record are read when it is.
+        return Layout(tuple(records), source.digest())
     # Only now: records that lie over each other could share one long table of blocks.
     for record in records:
-        for kind, blocks in (("N", record.unknown), ("mask", record.masked)):
-            if fault := blocks.first_fault(source, record.length, reader.digest):
-                raise reader.wrong(_called(record.name), f"{kind} {fault}")
+        _check_tables(source, record, reader.digest)
     return Layout(tuple(records), reader.digest.hexdigest())
+
+
+def _check_tables(source: PlainBytes, record: Record, digest: _Hash | None) -> None:
+    for kind, blocks in (("N", record.unknown), ("mask", record.masked)):
+        if fault := blocks.first_fault(source, record.length, digest):
+            raise _wrong(source, _called(record.name), f"{kind} {fault}")
+
+
+def _wrong(source: PlainBytes, what: str, fault: str) -> FormatError:
+    return FormatError(f"{source.path}: 2bit {what}: {fault}: {_REMEDY}")
 
 
 class _Reader:
@@ -175,6 +200,7 @@ class _Reader:
     def __init__(self, source: PlainBytes) -> None:
         self.source, self.digest = source, hashlib.sha256()
         self._start, self._held = 0, b""
+        self._ahead = _REMOTE_BUFFER if source.remote else _BUFFER
         self._order = "<" if self.take(0, 4, "header") == _LITTLE else ">"
 
     def take(self, place: int, size: int, what: str) -> bytes:
@@ -182,7 +208,7 @@ class _Reader:
         if place + size > self.source.size:
             raise self.wrong(what, f"lies past the end of the file ({self.source.size} bytes)")
         if not self._start <= place <= place + size <= self._start + len(self._held):
-            stop = min(place + max(size, _BUFFER), self.source.size)
+            stop = min(place + max(size, self._ahead), self.source.size)
             self._start, self._held = place, self.source.read(place, stop)
         taken = self._held[place - self._start : place - self._start + size]
         self.digest.update(taken)
@@ -199,7 +225,7 @@ class _Reader:
 
     def wrong(self, what: str, fault: str) -> FormatError:
         """Give the error for a part of the file."""
-        return FormatError(f"{self.source.path}: 2bit {what}: {fault}: {_REMEDY}")
+        return _wrong(self.source, what, fault)
 
 
 def _called(name: str) -> str:

@@ -43,7 +43,7 @@ class Blocks:
         self._firsts = array("q")
         self._kept: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
 
-    def first_fault(self, source: PlainBytes, length: int, digest: _Hash) -> str:
+    def first_fault(self, source: PlainBytes, length: int, digest: _Hash | None) -> str:
         """Read the whole table: give what is wrong with it, or nothing; must be called first.
 
         Parameters
@@ -52,10 +52,10 @@ class Blocks:
             The file.
         length : int
             Bases of the record, beyond which no block may reach.
-        digest : hash
+        digest : hash, optional
             Takes in the table.
         """
-        reach = 0
+        firsts, reach = array("q"), 0
         for number in range(0, self.count, _CHECKED):
             starts, ends = self._read(source, number, min(number + _CHECKED, self.count), digest)
             wrong = (starts < np.append(reach, ends[:-1])) | (ends <= starts) | (ends > length)
@@ -65,10 +65,12 @@ class Blocks:
                     f"block {number + i + 1} ({starts[i]}-{ends[i]}) is empty, reaches past the "
                     f"end ({length}) or does not lie after the one before it"
                 )
-            self._firsts.extend(starts[::_PAGE].tolist())
+            firsts.extend(starts[::_PAGE].tolist())
             reach = int(ends[-1])
             if self.count <= _PAGE:
                 self._kept = starts, ends
+        # At once, since another thread may look for it.
+        self._firsts = firsts
         return ""
 
     def within(self, source: PlainBytes, start: int, end: int) -> Iterator[tuple[int, int]]:

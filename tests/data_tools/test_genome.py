@@ -28,6 +28,7 @@ from twobit_files import twobit_bytes
 from data_tools import genome as genome_module
 from data_tools.encode import encode
 from data_tools.errors import ChangedFileError, FormatError, InputError, RangeError
+from data_tools.faults import Faults
 from data_tools.formats import byte_source, fasta_index
 from data_tools.formats.byte_source import BgzfBytes, PlainBytes, open_source
 from data_tools.genome import Genome
@@ -219,7 +220,7 @@ def test_a_bgzip_block_may_carry_further_gzip_fields(tmp_path):
     block = head + fields + struct.pack("<H", size - 1) + body
     block += struct.pack("<II", zlib.crc32(raw), len(raw))
     path = tmp_path / "x.fa.gz"
-    path.write_bytes(block + byte_source._END_BLOCK)
+    path.write_bytes(block + byte_source.END_BLOCK)
     with Genome(path) as genome:
         assert genome.fetch("a", 2, 6) == "GTAC"
 
@@ -414,6 +415,58 @@ def test_the_scan_takes_and_refuses_what_a_slow_reader_line_by_line_does(parts, 
     except FormatError:
         found = None
     assert found == slow_lengths(raw)
+
+
+@st.composite
+def many_short_records(draw):
+    """Draw a file of short records, some of which may have something wrong with them."""
+    end = draw(st.sampled_from([b"\n", b"\r\n"]))
+    raw = b""
+    for number in range(draw(st.integers(1, 12))):
+        line = draw(st.sampled_from([b"A", b"ACG", b"ACGTN"]))
+        lines = [line] * draw(st.integers(1, 3)) + draw(st.sampled_from([[], [b"A"]]))
+        if draw(st.integers(0, 7)) == 0:
+            odd = [
+                b"",
+                b"ACGTACGT",
+                b"A!",
+                b"A\rC",
+                b">",
+                b">r1 again",
+                b">x\x01",
+                b"> x",
+                b">\xe9",
+            ]
+            lines.insert(draw(st.integers(0, len(lines))), draw(st.sampled_from(odd)))
+        about = draw(st.sampled_from([b"", b" about it", b"\tabout", b"\r"]))
+        raw += end.join([b">r%d" % number + about, *lines, b""])
+    return raw if draw(st.booleans()) else raw.removesuffix(end)
+
+
+@settings(max_examples=600, deadline=None)
+@given(raw=many_short_records(), cuts=st.lists(st.integers(1, 200), max_size=4))
+def test_short_records_are_found_all_at_once_as_they_are_one_by_one(raw, cuts):
+    places = [0, *sorted(c for c in set(cuts) if c < len(raw)), len(raw)]
+    chunks = [raw[a:b] for a, b in itertools.pairwise(places)]
+    found = []
+    for quick in (True, False):
+        faults = Faults(Path("x.fa"), keep=99)
+        with pytest.MonkeyPatch.context() as patch:
+            if not quick:
+                patch.setattr(fasta_index, "short_records", lambda *_: [])
+            found.append((fasta_index.scanned(Chunks(*chunks), faults), faults.kept))
+    assert found[0] == found[1]
+
+
+def test_short_records_without_fault_do_not_go_the_slow_way(monkeypatch):
+    raw = b"".join(b">r%d about it\nACGT\nAC\n" % i for i in range(1000))
+    begun = []
+    begin = fasta_index._Scanner._begin
+    monkeypatch.setattr(
+        fasta_index._Scanner, "_begin", lambda *given: (begun.append(given), begin(*given))[1]
+    )
+    assert len(fasta_index.scanned(Chunks(raw), Faults(Path("x.fa")))) == 1000
+    assert len(begun) == 1
 
 
 def test_a_header_without_end_is_refused_before_it_fills_the_memory(tmp_path):
@@ -681,7 +734,7 @@ def test_a_bgzip_file_with_other_content_of_the_same_size_is_scanned_anew(tmp_pa
         body = packer.compress(raw) + packer.flush()
         head = b"\x1f\x8b\x08\x04" + bytes(6) + b"\x06\x00BC\x02\x00"
         tail = struct.pack("<II", zlib.crc32(raw), len(raw))
-        return head + struct.pack("<H", len(body) + 25) + body + tail + byte_source._END_BLOCK
+        return head + struct.pack("<H", len(body) + 25) + body + tail + byte_source.END_BLOCK
 
     path.write_bytes(stored(BEFORE))
     assert reread(path) == "ACGTACGTA" * 6

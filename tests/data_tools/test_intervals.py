@@ -29,13 +29,14 @@ def read(tmp_path, content, **options):
 # --- right files -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [3, 4, 5, 6])
-def test_bed_of_3_to_6_columns_is_read_with_its_columns(tmp_path, count):
-    row = ["chr1", 5, 9, "peak 1", 1000, "-"][:count]
+@pytest.mark.parametrize("count", [3, 4, 5, 6, 7, 8])
+def test_bed_of_3_to_8_columns_is_read_with_its_columns(tmp_path, count):
+    row = ["chr1", 5, 9, "peak 1", 1000, "-", 6, 8][:count]
     table = read(tmp_path, "\t".join(map(str, row)) + "\n")
-    assert list(table.columns) == ["chrom", "start", "end", "name", "score", "strand"][:count]
+    names = ["chrom", "start", "end", "name", "score", "strand", "thick_start", "thick_end"]
+    assert list(table.columns) == names[:count]
     assert table.iloc[0].tolist() == row
-    numbers = [c for c in ("start", "end", "score") if c in table]
+    numbers = [c for c in ("start", "end", "score", "thick_start", "thick_end") if c in table]
     assert {str(table[c].dtype) for c in numbers} == {"int64"}
 
 
@@ -97,7 +98,7 @@ def test_the_demo_files_are_read_whole():
 FAULTS = {
     "blanks for tabs": ("c 1 2\n", 1, "separated by tabs"),
     "two columns": ("c\t1\n", 1, "2 columns, supported are BED"),
-    "seven columns": ("c\t1\t2\tx\t0\t+\t1\n", 1, "7 columns, supported are BED"),
+    "eleven columns": ("\t".join(["c", "1", "2"] + ["0"] * 8), 1, "11 columns, supported are BED"),
     "BED12": ("\t".join(["c", "1", "2"] + ["0"] * 9), 1, "12 columns"),
     "nine columns": ("\t".join(["c", "1", "2"] + ["0"] * 6), 1, "9 columns"),
     "fewer later": ("c\t1\t2\tx\nc\t1\t2\n", 2, "3 columns, line 1 has 4"),
