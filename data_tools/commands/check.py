@@ -49,9 +49,9 @@ def check(
             for fault in verdict.faults:
                 note(f"data-tools: error: {fault}")
             if verdict.further:
-                note(f"data-tools: error: {file}: {verdict.further:,} further faults")
+                note(f"data-tools: error: {verdict.path}: {verdict.further:,} further faults")
             if verdict.good:
-                sys.stdout.write(f"{file}: good, {verdict.summary}\n")
+                sys.stdout.write(f"{verdict.path}: good, {verdict.summary}\n")
             bad += not verdict.good
             if progress is not None:
                 progress(done, len(files))
