@@ -122,17 +122,9 @@ def judge(
         f"{hypothesis.name} is {verdict}: {title(hypothesis.norm)} against "
         f"{title(hypothesis.reference)}, {change}{reading}"
     )
-    if guard is not None and hypothesis.guard_metric is not None:
-        size = _size(hypothesis.guard_metric, hypothesis.guard_margin or 0.0)
-        sentence += (
-            f"; {_told(hypothesis.guard_metric, guard, confidence, 1, title)}, "
-            + {
-                "equivalent": f"equivalent within {size}",
-                "undecided": f"neither surely within {size} nor surely outside",
-                "changed": f"which is a change of more than {size}",
-            }[kept]
-        )
-    return Verdict(label, f"{sentence}.{_caveats(effect)}")
+    if guard is not None:
+        sentence += _guard_words(hypothesis, guard, kept, confidence, title)
+    return Verdict(label, f"{sentence}.{_caveats(hypothesis, effect, guard)}")
 
 
 def _guarded(hypothesis: Hypothesis, guard: Mean | None, confidence: float) -> Guarded:
@@ -194,6 +186,23 @@ def _words(hypothesis: Hypothesis, label: Label, within: bool) -> tuple[str, str
     return words[label]
 
 
+def _guard_words(
+    hypothesis: Hypothesis,
+    guard: Mean,
+    kept: Guarded,
+    confidence: float,
+    title: Callable[[str], str],
+) -> str:
+    metric = str(hypothesis.guard_metric)
+    size = _size(metric, hypothesis.guard_margin or 0.0)
+    reading = {
+        "equivalent": f"equivalent within {size}",
+        "undecided": f"neither surely within {size} nor surely outside",
+        "changed": f"which is a change of more than {size}",
+    }
+    return f"; {_told(metric, guard, confidence, 1, title)}, {reading[kept]}"
+
+
 def _told(
     metric: str, mean: Mean, confidence: float, family: int, title: Callable[[str], str]
 ) -> str:
@@ -225,11 +234,15 @@ def _size(metric: str, value: float) -> str:
     return f"{number} point" if number == "1" else f"{number} points"
 
 
-def _caveats(effect: Mean) -> str:
-    """Say what the interval leaves out."""
+def _caveats(hypothesis: Hypothesis, effect: Mean, guard: Mean | None) -> str:
+    """Say what the intervals leave out."""
     text = ""
     if effect.one_seed:
         text += " One seed: the interval holds no spread between seeds."
-    if effect.dropped:
-        text += f" {int(effect.dropped)} resamples held nothing to measure and were left out."
+    for metric, mean in ((hypothesis.metric, effect), (hypothesis.guard_metric, guard)):
+        if mean is not None and mean.dropped:
+            text += (
+                f" {int(mean.dropped)} resamples without {metric} (nothing drawn to measure it "
+                "on) were left out."
+            )
     return text

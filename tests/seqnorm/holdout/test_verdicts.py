@@ -165,15 +165,16 @@ def test_the_sentence_holds_the_figures_and_the_names_that_a_reader_knows() -> N
     verdict = judge(
         Hypothesis(**GUARDED),
         mean_of(-0.031, 0.004, dropped=3, family=6),
-        mean_of(0.001, 0.004),
+        mean_of(0.001, 0.004, dropped=2),
         family=6,
         title=lambda name: names.get(name, name),
     )
     assert verdict.sentence == (
         "H1 is supported: LayerNorm against batch, false-alarm rate −3.10 points (95 % interval "
         "adjusted for 6 comparisons −3.50 to −2.70), lower by the stated 2 points or more; AUROC "
-        "+0.0010 (95 % interval −0.0030 to +0.0050), equivalent within 0.01. 3 resamples held "
-        "nothing to measure and were left out."
+        "+0.0010 (95 % interval −0.0030 to +0.0050), equivalent within 0.01. 3 resamples "
+        "without false_alarm_rate (nothing drawn to measure it on) were left out. 2 resamples "
+        "without auroc (nothing drawn to measure it on) were left out."
     )
 
 
