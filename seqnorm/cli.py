@@ -39,7 +39,7 @@ def holdout(
         override: key=value pairs that replace keys of the spec, as training.epochs=3.
         workers: Trials at a time; one a core unless given. The tables do not depend on it.
     """
-    from seqnorm.holdout.spec import load_spec
+    from seqnorm.holdout.load import load_spec
 
     overrides = flat(override)
     loaded = load_spec(spec, overrides)

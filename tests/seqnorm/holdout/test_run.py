@@ -21,8 +21,9 @@ from seqnorm.holdout import genome_source
 from seqnorm.holdout import run as run_module
 from seqnorm.holdout.design import folds_of
 from seqnorm.holdout.genome_source import GenomeSource
+from seqnorm.holdout.load import load_spec
 from seqnorm.holdout.run import read_tables, run
-from seqnorm.holdout.spec import Spec, load_spec
+from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.tables import Tables
 from seqnorm.holdout.trial import Trial
 from seqnorm.runs.record import locked

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from seqnorm.holdout.spec import SpecError, as_toml, load_spec
+from seqnorm.holdout.load import as_toml, load_spec
+from seqnorm.holdout.spec import SpecError
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 DEMO = EXAMPLES / "human_ctcf.toml"
