@@ -20,6 +20,78 @@ NORM_KINDS = tuple(KIND_HELP)
 """One valid example of every kind that `seqnorm.make_norm` builds."""
 
 
+PLACES = {
+    "input": "on the one-hot input alone, before the first convolution",
+    "first": "after the first convolution alone",
+    "every": "after every convolution",
+    "head": "after the last convolution alone, before the head",
+}
+"""Where in a model a norm stands."""
+
+VARIANTS = {
+    "adapted": "BatchNorm's statistics measured again on each test chromosome, without labels",
+    "again": "the same norm with other random numbers: a control, which should make no difference",
+}
+"""What an experiment does with a norm."""
+
+
+class NormChoice(NamedTuple):
+    """A norm, where it stands, and what an experiment does with it."""
+
+    kind: str
+    place: str = "every"
+    variant: str | None = None
+
+    @property
+    def trained(self) -> str:
+        """Name of what is trained: adapting comes after training."""
+        place = "" if self.place == "every" else f"@{self.place}"
+        again = "+again" if self.variant == "again" else ""
+        return f"{self.kind}{place}{again}"
+
+
+def parse_choice(text: str) -> NormChoice:
+    """Take apart a norm's name in an experiment: ``KIND``, ``@PLACE`` and ``+VARIANT``.
+
+    Parameters
+    ----------
+    text : str
+        A kind as `parse_norm` takes it, then, if wanted, where it stands (`PLACES`) and what is
+        done with it (`VARIANTS`).
+
+    Returns
+    -------
+    NormChoice
+
+    Raises
+    ------
+    ValueError
+        In one line: what is wrong and what is valid.
+
+    Examples
+    --------
+    >>> parse_choice("instance@input")
+    NormChoice(kind='instance', place='input', variant=None)
+    >>> parse_choice("batch+adapted").trained
+    'batch'
+    """
+    rest, plus, variant = str(text).partition("+")
+    kind, at, place = rest.partition("@")
+    for mark, given, known in (("+", variant, VARIANTS), ("@", place, PLACES)):
+        if (plus if mark == "+" else at) and given not in known:
+            close = difflib.get_close_matches(given, known, n=1)
+            hint = f"did you mean '{mark}{close[0]}'? " if close else ""
+            raise ValueError(
+                f"norm {text!r}: no '{mark}{given}'; {hint}Valid: "
+                + ", ".join(mark + name for name in known)
+            )
+    name = parse_norm(kind).name
+    choice = NormChoice(kind, place or "every", variant or None)
+    if choice.variant == "adapted" and name != "batch":
+        raise ValueError(f"norm {text!r}: only statistics of batch can be adapted")
+    return choice
+
+
 class NormKind(NamedTuple):
     """A kind of norm, taken apart: ``"group:8"`` is ``("group", 8)``; others have no groups."""
 
