@@ -11,7 +11,8 @@ from seqnorm.batches import one_hot
 from seqnorm.kinds import NORM_KINDS
 from seqnorm.layers import BatchNorm1d, GroupNorm, InstanceNorm1d, LayerNorm, NoNorm, RMSNorm
 from seqnorm.models import CNN, ReverseComplementAverage, build_model, reverse_complement
-from seqnorm.models.padding import global_pool, max_pool
+from seqnorm.models.padding import max_pool
+from seqnorm.models.pooling import GlobalPool
 from seqnorm.models.transformer import Attention, rotate
 
 MODELS: list[Any] = [
@@ -201,7 +202,7 @@ class ConventionalCNN(CNN):
             x = F.relu(norm(conv(x), lengths))
             if block < len(self.convs) - 1:
                 x, lengths = max_pool(x, self.pool, lengths)
-        logits: Tensor = self.head(global_pool(x, lengths))
+        logits: Tensor = self.head(self.pooling(x, lengths))
         return logits
 
 
@@ -258,7 +259,7 @@ def test_pooled_lengths_drop_the_rest_of_each_sequence() -> None:
 
 def test_global_pools_leave_padding_out_and_are_zero_where_nothing_is_valid() -> None:
     x = torch.tensor([[[-1.0, -3.0, math.nan]], [[math.inf, math.nan, 5.0]]])
-    pooled = global_pool(x, torch.tensor([2, 0]))
+    pooled = GlobalPool("max_mean", 1)(x, torch.tensor([2, 0]))
     assert pooled.tolist() == [[-1.0, -2.0], [0.0, 0.0]]
 
 
@@ -267,10 +268,11 @@ def test_the_mean_of_a_long_sequence_in_half_precision_is_that_of_one_alone(
     dtype: torch.dtype,
 ) -> None:
     generator = torch.Generator().manual_seed(0)
+    global_pool = GlobalPool("max_mean", 8)
     for length in (257, 2049, 20_001):
         x = (10 + torch.randn(1, 8, length, generator=generator)).to(dtype)
         padded = F.pad(x, (0, 50), value=math.nan)
-        assert global_pool(padded, torch.tensor([length])).equal(global_pool(x, None))
+        assert global_pool(padded, torch.tensor([length])).equal(global_pool(x))
 
 
 # --- errors --------------------------------------------------------------------------------
@@ -296,7 +298,7 @@ def test_the_mean_of_a_long_sequence_in_half_precision_is_that_of_one_alone(
         ("cnn", {"dropout": "half"}, "dropout must be a probability below 1, got 'half'"),
         ("cnn", {"channels": 12, "norm": "group:8"}, "group:8' does not divide 12 channels"),
         ("cnn", {"norm": "bacth"}, "did you mean 'batch'"),
-        ("cnnn", {}, "model 'cnnn' does not exist; choose one of cnn, transformer"),
+        ("cnnn", {}, "model 'cnnn' does not exist; choose one of cnn, residual, transformer"),
         ("transformer", {"heads": 0}, "heads must be a whole number of at least 1, got 0"),
         ("transformer", {"heads": 3}, "multiple of twice the heads, got width 64 and 3 heads"),
         ("transformer", {"width": 6, "heads": 2}, "got width 6 and 2 heads"),
