@@ -4,7 +4,7 @@ Lengths are integers of shape (N,), or None where nothing is padded.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqnorm.functional import concrete, valid_positions
@@ -60,6 +60,14 @@ def zero_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
     """Zero the padded positions of (N, C, L), so that a convolution sees its own zero padding."""
     mask = valid_positions(lengths, x.shape[0], x.shape[2], x.device)
     return x if mask is None else torch.where(mask[:, None], x, 0.0)
+
+
+class ZeroPadding(nn.Module):
+    """`zero_padding` as a module, called as a norm is: what stands where no norm does."""
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Zero the padded positions of (N, C, L)."""
+        return zero_padding(x, lengths)
 
 
 def max_pool(x: Tensor, size: int, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:

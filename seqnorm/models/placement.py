@@ -5,10 +5,11 @@ from torch import nn
 from seqnorm.composition import BackgroundNorm
 from seqnorm.kinds import BACKGROUND, parse_choice
 from seqnorm.layers import NoNorm, make_norm
+from seqnorm.models.padding import ZeroPadding
 
 
 class Placement:
-    """Gives each spot of a model its norm, and :class:`seqnorm.NoNorm` where none is to stand.
+    """Gives each spot of a model its norm; :class:`seqnorm.NoNorm` or nothing where none stands.
 
     A model asks for its norms in the order of its layers. No norm draws random numbers, so the
     other weights are the same wherever it stands.
@@ -36,8 +37,8 @@ class Placement:
         self.kind, self.place, _ = parse_choice(norm)
 
     def input(self) -> nn.Module:
-        """The norm of the one-hot bases; `NoNorm` zeroes their padding as every norm does."""
-        return self._norm(self.place == "input", 4, "NCL")
+        """Give the norm of the one-hot bases. Like any norm it leaves their padding zero."""
+        return make_norm(self.kind, 4) if self.place == "input" else ZeroPadding()
 
     def first(self, conv: nn.Conv1d, *, last: bool = False) -> tuple[nn.Module, nn.Module]:
         """Give the first convolution and its norm, to be called as ``norm(conv(x), lengths)``.
@@ -47,12 +48,12 @@ class Placement:
         if self.kind == BACKGROUND:
             return nn.Identity(), BackgroundNorm(conv)
         stands = self.place in ("first", "every") or (last and self.place == "head")
-        return conv, self._norm(stands, conv.out_channels, "NCL")
+        return conv, self._norm(stands, conv.out_channels)
 
     def later(self, channels: int, layout: str = "NCL", *, last: bool = False) -> nn.Module:
         """Give the norm of a later spot, ``last`` being the one next to the head."""
         stands = self.place == "every" or (last and self.place == "head")
         return self._norm(stands, channels, layout)
 
-    def _norm(self, stands: bool, channels: int, layout: str) -> nn.Module:
+    def _norm(self, stands: bool, channels: int, layout: str = "NCL") -> nn.Module:
         return make_norm(self.kind, channels, layout) if stands else NoNorm(layout=layout)
