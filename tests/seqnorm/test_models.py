@@ -25,6 +25,7 @@ MODELS: list[Any] = [
         {"width": 16, "heads": 2, "kernel_size": 5, "pool": 3, "qk_norm": True},
         id="transformer-qk_norm",
     ),
+    pytest.param("residual", {"channels": 16, "kernel_size": 5, "blocks": 3}, id="residual"),
 ]
 KINDS = pytest.mark.parametrize("norm", NORM_KINDS)
 ALL = pytest.mark.parametrize(("name", "options"), MODELS)
@@ -299,6 +300,17 @@ def test_the_mean_of_a_long_sequence_in_half_precision_is_that_of_one_alone(
         ("cnn", {"channels": 12, "norm": "group:8"}, "group:8' does not divide 12 channels"),
         ("cnn", {"norm": "bacth"}, "did you mean 'batch'"),
         ("cnnn", {}, "model 'cnnn' does not exist; choose one of cnn, residual, transformer"),
+        ("cnn", {"pooling": "avg"}, "no pooling 'avg'; Valid: max_mean, max, mean, attention"),
+        ("cnn", {"pooling": 2}, "no pooling 2; "),
+        ("cnn", {"norm": "layer@frist"}, "norm 'layer@frist': no '@frist'; did you mean '@first'"),
+        ("cnn", {"norm": "group:8@input"}, "'group:8' does not divide 4 channels; .* 1, 2, 4"),
+        ("cnn", {"norm": "background"}, "stands nowhere else; write 'background@first'"),
+        ("cnn", {"norm": "background@input"}, "stands nowhere else; write 'background@first'"),
+        ("residual", {"pool": 4}, "model 'residual' has no option 'pool'"),
+        ("residual", {"blocks": 0}, "blocks must be"),
+        ("residual", {"inner_kernel_size": 2}, "inner_kernel_size must be odd, got 2"),
+        ("residual", {"dropout": 1}, "dropout must be a probability below 1, got 1"),
+        ("residual", {"channels": 12, "norm": "group:8@head"}, "does not divide 12 channels"),
         ("transformer", {"heads": 0}, "heads must be a whole number of at least 1, got 0"),
         ("transformer", {"heads": 3}, "multiple of twice the heads, got width 64 and 3 heads"),
         ("transformer", {"width": 6, "heads": 2}, "got width 6 and 2 heads"),
@@ -323,9 +335,8 @@ def test_an_option_that_cannot_be_is_refused_by_name(
     [
         ((2, 40, 4), None, r"shape \(N, 4, L\), got \(2, 40, 4\)"),
         ((4, 40), None, r"shape \(N, 4, L\), got \(4, 40\)"),
-        ((2, 4, 2), None, "sequences have 2 bases, the model needs at least"),
         ((2, 4, 0), None, "sequences have 0 bases"),
-        ((2, 4, 40), torch.tensor([40, 2]), "sequence 1 has 2 bases, the model needs at least"),
+        ((2, 4, 40), torch.tensor([40, 0]), "sequence 1 has 0 bases, the model needs at least"),
         ((2, 4, 40), torch.tensor([0, 40]), "sequence 0 has 0 bases"),
         ((2, 4, 40), torch.tensor([40, 41]), r"lengths\[1\] = 41 is outside 0\.\.40"),
         ((2, 4, 40), torch.tensor([40, -1]), r"lengths\[1\] = -1 is outside"),
@@ -349,7 +360,12 @@ def test_the_shortest_sequence_that_is_taken_gives_an_answer(
     name: str, options: dict[str, Any]
 ) -> None:
     model = trained(name, "layer", **options)
-    shortest = options["pool"] ** (options.get("blocks", 2) - 1)
+    shortest = options.get("pool", 1) ** (options.get("blocks", 2) - 1)
     assert model(torch.zeros(1, 4, shortest)).isfinite().all()
     with pytest.raises(ValueError, match=f"at least {shortest};"):
         model(torch.zeros(1, 4, shortest - 1))
+    if shortest > 1:
+        with pytest.raises(
+            ValueError, match=f"sequence 1 has {shortest - 1} bases, .* {shortest};"
+        ):
+            model(torch.zeros(2, 4, 40), torch.tensor([40, shortest - 1]))
