@@ -48,24 +48,23 @@ def average(x: Tensor, lengths: Tensor | None) -> Tensor:
     return (total / lengths.to(x.device)[:, None].clamp(min=1)).to(x.dtype)
 
 
-def attend(x: Tensor, score: Tensor, lengths: Tensor | None) -> Tensor:
-    """Mean of (N, C, L) weighted by ``softmax(score @ x)`` over the valid positions, else 0.
+def attend(x: Tensor, scores: Tensor, lengths: Tensor | None) -> Tensor:
+    """Mean of (N, C, L) by a softmax of scores (N, L) over the valid positions; else 0.
 
     Examples
     --------
-    >>> x = torch.tensor([[[0.0, 2.0, 9.0]]])
-    >>> attend(x, torch.tensor([0.0]), torch.tensor([2]))
+    >>> x, even = torch.tensor([[[0.0, 2.0, 9.0]]]), torch.zeros(1, 3)
+    >>> attend(x, even, torch.tensor([2]))
     tensor([[1.]])
-    >>> attend(x, torch.tensor([50.0]), torch.tensor([2]))
+    >>> attend(x, even + torch.tensor([0.0, 50.0, 0.0]), torch.tensor([2]))
     tensor([[2.]])
     """
-    x = zero_padding(x, lengths)
-    wide = x.to(_wide(x))
-    scores = (wide * score.to(wide.dtype)[:, None]).sum(1)
+    scores = scores.to(_wide(x))
     mask = valid_positions(lengths, x.shape[0], x.shape[2], x.device)
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    return (wide * scores.softmax(-1)[:, None]).sum(-1).to(x.dtype)
+    weighted = zero_padding(x, lengths) * scores.softmax(-1)[:, None]
+    return weighted.sum(-1).to(x.dtype)
 
 
 def _wide(x: Tensor) -> torch.dtype:
@@ -104,15 +103,14 @@ class GlobalPool(nn.Module):
         self.kind = kind
         self.features = 2 * channels if kind == "max_mean" else channels
         if kind == "attention":
-            # As torch draws a linear layer. From 0, the mean, a norm that makes every mean 0 would
-            # have no gradient to start with.
-            self.score = nn.Parameter(torch.empty(channels))
-            nn.init.uniform_(self.score, -(channels**-0.5), channels**-0.5)
+            # A bias would shift all scores alike, which a softmax does not see.
+            self.score = nn.Linear(channels, 1, bias=False)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Pool; a sequence without a valid position gives zeros."""
         if self.kind == "attention":
-            return attend(x, self.score, lengths)
+            x = zero_padding(x, lengths)
+            return attend(x, self.score(x.transpose(1, 2)).squeeze(-1), lengths)
         parts = [maximum(x, lengths)] if self.kind in ("max", "max_mean") else []
         if self.kind in ("mean", "max_mean"):
             parts.append(average(x, lengths))

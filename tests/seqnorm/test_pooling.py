@@ -28,14 +28,17 @@ def drawn(seed: int, *shape: int) -> Tensor:
 @settings(max_examples=25)
 @given(seeds)
 def test_attention_is_the_mean_by_a_softmax_over_positions(seed: int) -> None:
-    x, score = drawn(seed, 3, 5, 6), drawn(seed + 1, 5)
+    x, weight = drawn(seed, 3, 5, 6), drawn(seed + 1, 5)
+    pool = GlobalPool("attention", 5).double()
+    pool.load_state_dict({"score.weight": weight[None]})
+    y = pool(x, LENGTHS).detach()
     for row, length in enumerate(LENGTHS.tolist()):
-        weights = [math.exp(float(score @ x[row, :, i])) for i in range(length)]
+        weights = [math.exp(float(weight @ x[row, :, i])) for i in range(length)]
         expected = sum(w * x[row, :, i] for i, w in enumerate(weights)) / sum(weights)
-        torch.testing.assert_close(attend(x, score, LENGTHS)[row], expected)
-    torch.testing.assert_close(attend(x, torch.zeros(5), None), x.mean(-1))
-    sharp = attend(x, torch.tensor([1e4, 0, 0, 0, 0]), None)[:, 0]
-    torch.testing.assert_close(sharp, x[:, 0].amax(-1), rtol=0, atol=1e-3)
+        torch.testing.assert_close(y[row], expected)
+    torch.testing.assert_close(attend(x, torch.zeros(3, 6), None), x.mean(-1))
+    one = torch.full((3, 6), -1e4).index_fill(1, torch.tensor(2), 1e4)
+    torch.testing.assert_close(attend(x, one, None), x[..., 2])
 
 
 @settings(max_examples=25)
