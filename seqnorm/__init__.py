@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         make_norm,
     )
     from seqnorm.leaks import leak_report
-    from seqnorm.models import CNN, Transformer, build_model
+    from seqnorm.models import CNN, ResidualCNN, Transformer, build_model
     from seqnorm.moments import Moments
     from seqnorm.robustness import audit
     from seqnorm.surgery import (
@@ -69,6 +69,7 @@ _HOMES = {
     "NoNorm": "layers",
     "QKNorm": "layers",
     "RMSNorm": "layers",
+    "ResidualCNN": "models",
     "SyncBatchNorm": "layers",
     "Transformer": "models",
     "WSConv1d": "layers",
@@ -112,6 +113,7 @@ __all__ = [
     "NoNorm",
     "QKNorm",
     "RMSNorm",
+    "ResidualCNN",
     "SyncBatchNorm",
     "Transformer",
     "WSConv1d",
