@@ -62,5 +62,5 @@ def title(norm: str) -> str:
     kind, place, variant = parse_choice(norm)
     name, _, groups = kind.partition(":")
     parts = [NORM_TITLES.get(name, name) + (f" ({groups})" if groups else "")]
-    parts += [PLACE_TITLES[place]] * (place != "every")
+    parts += [PLACE_TITLES[place]] if place in PLACE_TITLES else []
     return ", ".join(parts + ([VARIANT_TITLES[variant]] if variant else []))
