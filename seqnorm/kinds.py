@@ -13,8 +13,7 @@ KIND_HELP = {
     "instance": "InstanceNorm: each channel of each sequence over its positions",
     "rms": "RMSNorm over channels: as layer, but divided by the root mean square alone",
     "none": "no normalization",
-    "background": "BackgroundNorm: the first convolution's response against random DNA of the "
-    "sequence's own composition (as background@first)",
+    "background": "BackgroundNorm, @first alone: filters' z-scores under each sequence's own bases",
 }
 """What each kind of norm shares its statistics over."""
 

@@ -314,6 +314,8 @@ def test_the_mean_of_a_long_sequence_in_half_precision_is_that_of_one_alone(
         ("transformer", {"heads": 0}, "heads must be a whole number of at least 1, got 0"),
         ("transformer", {"heads": 3}, "multiple of twice the heads, got width 64 and 3 heads"),
         ("transformer", {"width": 6, "heads": 2}, "got width 6 and 2 heads"),
+        ("transformer", {"norm": "instance", "pooling": "mean"}, "'mean' leaves nothing of a seq"),
+        ("transformer", {"norm": "group:64@head", "pooling": "mean"}, "put the norm @input or"),
         ("transformer", {"depth": 0}, "depth must be"),
         ("transformer", {"kernel_size": 8}, "kernel_size must be odd"),
         ("transformer", {"pool": -2}, "pool must be"),
