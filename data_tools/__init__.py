@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from data_tools.logo import motif_logo
     from data_tools.motif_scan import best_match, scan
     from data_tools.motifs import Motif, read_motif, read_motifs
-    from data_tools.negatives import background_windows, balance
+    from data_tools.negatives import background_windows
+    from data_tools.negatives.balance import balance
     from data_tools.sequences import read_sequences
     from data_tools.shuffle import kmer_shuffle
     from data_tools.signal import open_signal

@@ -17,11 +17,13 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+import data_tools.kernels
 from data_tools.encode import Codes
 from data_tools.errors import ChangedFileError, InputError, RangeError, unknown_chromosome
 from data_tools.formats.fasta_index import cache_folder
 from data_tools.formats.location import Location, Url, location
 from data_tools.formats.store import Store, open_store
+from data_tools.kernels import bases as compiled
 
 # Windows this near to each other are read in one span: skipping less costs more than reading.
 _GAP = 1 << 16
@@ -313,6 +315,9 @@ def _gather(codes: Codes, offsets: NDArray[np.int64], out: Codes, rows: NDArray[
     if len(rows) * width <= _FEW:
         # A view costs more than these few bases.
         out[rows] = codes[offsets[:, None] + np.arange(width)]
+        return
+    if data_tools.kernels.available():
+        compiled.gather(codes, offsets, out, rows)
         return
     views = np.lib.stride_tricks.sliding_window_view(codes, width)
     # The copy in between stays small however many windows one span serves.

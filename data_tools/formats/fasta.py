@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+import data_tools.kernels
 from data_tools.encode import AMBIGUOUS, CODE_TABLE, LETTERS, Codes
 from data_tools.errors import ChangedFileError
 from data_tools.formats.byte_source import PlainBytes
 from data_tools.formats.fasta_index import Index, index_of, load_index, save_index
 from data_tools.formats.fasta_records import Record
+from data_tools.kernels import bases as compiled
 
 
 class FastaLines:
@@ -33,6 +35,11 @@ class FastaLines:
     def codes(self, rank: int, start: int, end: int) -> Codes:
         """Give a stretch of a record as codes that may not be written to."""
         record = self._record(rank)
+        if data_tools.kernels.available() and start < end:
+            found = compiled.line_codes(*self._raw(record, start, end), CODE_TABLE, end - start)
+            if found is None:
+                raise self._moved(record)
+            return found
         codes = np.frombuffer(self._read(record, start, end, CODE_TABLE), dtype=np.uint8)
         if codes.size and codes.max() > AMBIGUOUS:
             raise self._moved(record)
@@ -42,24 +49,34 @@ class FastaLines:
         """Give the layout of a record."""
         raise NotImplementedError
 
-    def _read(self, record: Record, start: int, end: int, table: bytes | None) -> bytes:
-        """Read a stretch through a translation table, the line ends checked and taken out."""
+    def _source(self) -> PlainBytes:
+        """Give the source to read from, which still is the one that was opened."""
         source, stamp = self._current
-        if source.stamp() != stamp:
-            source = self._checked_anew()
-        if start == end:
-            return b""
-        width, stride, line_end = record.width, record.stride, record.line_end
+        return source if source.stamp() == stamp else self._checked_anew()
+
+    def _raw(self, record: Record, start: int, end: int) -> tuple[bytes, int, int, bytes]:
+        """Give the bytes of a stretch, their column, the width of lines and what ends them."""
+        source = self._source()
+        width, stride = record.width, record.stride
         line, column = divmod(start, width)
         last_line, last_column = divmod(end - 1, width)
         first = record.offset + line * stride + column
         raw = source.read(first, record.offset + last_line * stride + last_column + 1)
+        return raw, column, width, record.line_end
+
+    def _read(self, record: Record, start: int, end: int, table: bytes | None) -> bytes:
+        """Read a stretch through a translation table, the line ends checked and taken out."""
+        if start == end:
+            self._source()
+            return b""
+        raw, column, width, line_end = self._raw(record, start, end)
         letters = raw.translate(table, line_end)
+        lines = (column + end - start - 1) // width
         # As many line ends as expected, and one at each expected place: then none elsewhere.
         good = len(letters) == end - start
         for i, character in enumerate(line_end):
-            expected = bytes([character]) * (last_line - line)
-            good = good and raw[width - column + i :: stride] == expected
+            expected = bytes([character]) * lines
+            good = good and raw[width - column + i :: record.stride] == expected
         if not good:
             raise self._moved(record)
         return letters

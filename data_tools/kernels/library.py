@@ -5,8 +5,11 @@ from __future__ import annotations
 import ctypes
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-_ADDRESS, _NUMBER = ctypes.c_void_p, ctypes.c_int64
+# Any, since lists of both have no type that mypy's stubs of ctypes take.
+_ADDRESS: Any = ctypes.c_void_p
+_NUMBER: Any = ctypes.c_int64
 
 
 @cache
@@ -17,6 +20,10 @@ def _library() -> ctypes.CDLL | None:
         library.dt_count.argtypes = [_ADDRESS, _NUMBER, *[_ADDRESS] * 2, *[_NUMBER] * 3]
         library.dt_trails.argtypes = [*places, _NUMBER, *[_ADDRESS] * 5, *[_NUMBER] * 2]
         library.dt_unsound.argtypes = [ctypes.c_char_p, _NUMBER]
+        stretch = (*[_NUMBER] * 3, _ADDRESS, _NUMBER)
+        library.dt_codes.argtypes = [_ADDRESS, *stretch, *[_ADDRESS] * 2, _NUMBER]
+        some = (_ADDRESS, _NUMBER, *[_ADDRESS] * 2)
+        library.dt_gather.argtypes = [*some, _NUMBER, _NUMBER, _ADDRESS, _NUMBER]
         library.dt_fields.argtypes = [_ADDRESS, *[_NUMBER] * 3, _ADDRESS, _ADDRESS]
         library.dt_integers.argtypes = [*places, _NUMBER, _NUMBER, ctypes.c_int, _ADDRESS]
         library.dt_decimals.argtypes = [*places, _NUMBER, _ADDRESS, _ADDRESS]

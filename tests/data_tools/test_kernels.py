@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_tools import eulerian, kernels
+from data_tools.encode import CODE_TABLE
 from data_tools.formats import text
 from data_tools.formats.fields import Fields
-from data_tools.kernels import fields, library, trails
+from data_tools.kernels import bases, fields, library, trails
 from data_tools.shuffle import kmer_shuffle
 
 compiled = pytest.mark.skipif(not kernels.available(), reason="the compiled loops were not built")
@@ -167,3 +168,60 @@ def test_fields_are_the_same_with_and_without_the_compiled_loops(columns, data):
         for row in np.setdiff1d(np.arange(len(values)), mine_rest).tolist():
             assert repr(float(mine_values[row])) == repr(float(found.text(row, column)))
         assert (found.joined(column)[0], found.joined(column)[1].tolist()) == (raw, bounds.tolist())
+
+
+@compiled
+@given(
+    st.text("ACGTacgtNnRy", min_size=1, max_size=200),
+    st.integers(1, 70),
+    st.sampled_from([b"\n", b"\r\n"]),
+    st.data(),
+)
+def test_lines_are_read_as_codes_or_refused_as_translate_has_it(text, width, line_end, data):
+    lines = [text[at : at + width] for at in range(0, len(text), width)]
+    raw = line_end.join(line.encode() for line in lines)
+    start = data.draw(st.integers(0, len(text) - 1))
+    end = data.draw(st.integers(start + 1, len(text)))
+
+    def place(letter):
+        return letter + letter // width * len(line_end)
+
+    stretch = raw[place(start) : place(end - 1) + 1]
+    found = bases.line_codes(stretch, start % width, width, line_end, CODE_TABLE, end - start)
+    assert found is not None
+    assert found.tobytes() == text[start:end].encode().translate(CODE_TABLE)
+    # One byte changed, lost or added is another letter, or no such text.
+    at = data.draw(st.integers(0, len(stretch) - 1))
+    byte = data.draw(st.sampled_from([b"", b"\n", b"-", b"\x00", b"A", b"AA", b"n\n", b"\xc1"]))
+    broken = stretch[:at] + byte + stretch[at + 1 :]
+    again = bases.line_codes(broken, start % width, width, line_end, CODE_TABLE, end - start)
+    fits = len(broken) == len(stretch) and all(
+        (broken[i] == stretch[i]) if stretch[i : i + 1] in b"\r\n" else CODE_TABLE[broken[i]] <= 4
+        for i in range(len(stretch))
+    )
+    assert (again is not None) == fits
+
+
+@compiled
+def test_long_text_in_lines_of_any_width_is_read_as_codes():
+    rng = np.random.default_rng(0)
+    for letters in (b"ACGT", b"ACGTN"):
+        text = np.frombuffer(letters, np.uint8)[rng.integers(0, len(letters), 50_000)].tobytes()
+        for width in (1, 7, 60, 4096, 8191, 8192, 50_000):
+            raw = b"\n".join(text[at : at + width] for at in range(0, len(text), width))
+            found = bases.line_codes(raw, 0, width, b"\n", CODE_TABLE, len(text))
+            assert found.tobytes() == text.translate(CODE_TABLE)
+            assert bases.line_codes(raw[:-1], 0, width, b"\n", CODE_TABLE, len(text)) is None
+            assert bases.line_codes(raw + b"A", 0, width, b"\n", CODE_TABLE, len(text)) is None
+
+
+@compiled
+def test_windows_outside_their_array_are_refused():
+    codes, out = np.arange(10, dtype=np.uint8), np.zeros((2, 4), np.uint8)
+    bases.gather(codes, np.array([6, 0]), out, np.array([1, 0]))
+    assert out.tolist() == [[0, 1, 2, 3], [6, 7, 8, 9]]
+    for offsets, rows in (([7], [0]), ([-1], [0]), ([0], [2]), ([0], [-1])):
+        with pytest.raises(RuntimeError, match="outside its array"):
+            bases.gather(codes, np.array(offsets), out, np.array(rows))
+    with pytest.raises(RuntimeError, match="contiguous"):
+        bases.gather(codes[::2], np.array([0]), out, np.array([0]))
