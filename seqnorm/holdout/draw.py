@@ -12,6 +12,7 @@ from data_tools.atomic import write_atomic
 from data_tools.errors import InputError
 from data_tools.motifs import read_motif
 from seqnorm.holdout.design import folds_of
+from seqnorm.holdout.distinct import Distinct
 from seqnorm.holdout.measures import gc_decile_edges
 from seqnorm.holdout.sources import Source, open_source
 from seqnorm.holdout.spec import Spec
@@ -100,6 +101,8 @@ class _Draw:
             evaluation = source.evaluation(fold)
             self._store(evaluation, evaluation_file(self.folder, task, fold.name), task, fold.name)
             self.evaluated += len(evaluation.table)
+            similar = self.spec.split.similar
+            distinct = Distinct(evaluation, similar) if similar else None
             test = evaluation.table
             tested.append(test.loc[(test["part"] == "test") & (test["label"] == 0), "gc"])
             training = self.spec.training
@@ -108,6 +111,10 @@ class _Draw:
                 if seed != training.seeds[0] and "-s" not in file.stem:
                     continue
                 windows = source.training(fold, kind, seed)
+                if distinct is not None:
+                    windows, dropped = distinct.left(windows)
+                    name = f"fold {fold.name}: near-duplicates left out ({kind}, seed {seed})"
+                    source.counts[name] = dropped
                 _check_motif(self.spec, windows)
                 self._store(windows, file, task, fold.name, f"train:{kind}:seed{seed}")
                 self.sets += 1

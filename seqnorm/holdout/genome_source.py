@@ -39,14 +39,14 @@ class GenomeSource:
         split = spec.split
         used = {*split.train, *split.validation, *split.test}
         check_chromosomes(sorted(used), genome.lengths)
-        peaks = read_intervals(data.peaks, genome)
+        peaks = read_intervals(data.peaks, genome, score=data.score)
         self.counts["peaks on other chromosomes"] = int((~peaks["chrom"].isin(used)).sum())
         self.peaks = peaks[peaks["chrom"].isin(used)].reset_index(drop=True)
         self.positives = summit_windows(self.peaks, genome.lengths, data.width, on_edge="drop")
         self.counts["positives dropped at a chromosome end"] = len(self.peaks) - len(self.positives)
         forbidden = [self.peaks]
         if data.exclude is not None:
-            forbidden.append(read_intervals(data.exclude, genome))
+            forbidden.append(read_intervals(data.exclude, genome, score=data.score))
         self.forbidden = pd.concat([table[["chrom", "start", "end"]] for table in forbidden])
 
     def evaluation(self, fold: Fold) -> WindowSet:

@@ -18,7 +18,7 @@ from data_tools.splits import check_chromosomes
 from seqnorm.holdout.design import Fold
 from seqnorm.holdout.shuffled import with_shuffles
 from seqnorm.holdout.spec import Kind, Simulation, Spec, Table, Task
-from seqnorm.holdout.windows import VALIDATION, WindowSet, stacked, window_set
+from seqnorm.holdout.windows import VALIDATION, WindowSet, picked, stacked, window_set
 
 
 class LabelledSource:
@@ -65,7 +65,7 @@ class LabelledSource:
             return whole
         count = self.spec.negatives.per_positive
         if kind == "shuffled":
-            positives = _picked(whole, np.flatnonzero(whole.table["label"] == 1))
+            positives = picked(whole, np.flatnonzero(whole.table["label"] == 1))
             return with_shuffles(positives, count, self.seed, seed)
         kept, unmatched = match_rows(whole.table, count, seed=self.seed * 1_000_003 + seed)
         self.counts[f"fold {fold.name}: positives without a match (seed {seed})"] = len(unmatched)
@@ -74,7 +74,7 @@ class LabelledSource:
                 f"no training window has its {count} negatives of equal GC (seed {seed}); lower "
                 "negatives.per_positive"
             )
-        return _picked(whole, kept)
+        return picked(whole, kept)
 
     def _chooses(self, fold: Fold) -> NDArray[np.bool_]:
         table, split = self.windows.table, self.spec.split
@@ -84,13 +84,8 @@ class LabelledSource:
         return (table["chrom"].isin(fold.train) & aside).to_numpy()
 
     def _rows(self, mine: NDArray[np.bool_], part: str) -> WindowSet:
-        found = _picked(self.windows, np.flatnonzero(mine))
+        found = picked(self.windows, np.flatnonzero(mine))
         return WindowSet(found.table.assign(part=part), found.codes, found.margin)
-
-
-def _picked(windows: WindowSet, rows: NDArray[np.int64]) -> WindowSet:
-    table = windows.table.iloc[rows].reset_index(drop=True)
-    return WindowSet(table, windows.codes[rows], windows.margin)
 
 
 def table_windows(spec: Spec, table: Table, task: Task) -> WindowSet:

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from seqnorm.batches import LabelledWindows
-from seqnorm.holdout.windows import VALIDATION, WindowSet
+from seqnorm.holdout.windows import VALIDATION, WindowSet, picked
 from seqnorm.models import ReverseComplementAverage
 from seqnorm.surgery import recalibrate
 from seqnorm.training import Precision, predict
@@ -23,15 +23,9 @@ def tensors_of(windows: WindowSet) -> LabelledWindows:
     )
 
 
-def rows_of(windows: WindowSet, rows: NDArray[np.int64]) -> WindowSet:
-    """Some of the windows."""
-    table = windows.table.iloc[rows].reset_index(drop=True)
-    return WindowSet(table, windows.codes[rows], windows.margin)
-
-
 def select(windows: WindowSet, part: str) -> WindowSet:
     """Windows of one part."""
-    return rows_of(windows, np.flatnonzero((windows.table["part"] == part).to_numpy()))
+    return picked(windows, np.flatnonzero((windows.table["part"] == part).to_numpy()))
 
 
 def scores_of(
@@ -67,7 +61,7 @@ def adapted_scores(
     logits, features = scores_of(model, windows, precision)
     for name in sorted(set(domain.tolist()) - {""}):
         rows = np.flatnonzero(domain == name)
-        mine = rows_of(windows, rows)
+        mine = picked(windows, rows)
         device = next(model.parameters()).device
         own, _ = recalibrate(model, [x for x, _ in tensors_of(mine).in_order(_BATCH, device)])
         assert isinstance(own, ReverseComplementAverage)

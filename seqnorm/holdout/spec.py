@@ -46,7 +46,10 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 
 @dataclass(frozen=True, config=STRICT)
 class Data:
-    """Files, relative to the spec, and how wide a window is."""
+    """Files, relative to the spec, and how wide a window is.
+
+    ``score`` is what column 5 of the peaks and of what is excluded may hold.
+    """
 
     genome: str
     peaks: str
@@ -55,6 +58,7 @@ class Data:
     width: Annotated[int, Field(ge=20)] = 500
     jitter: Annotated[int, Field(ge=0)] = 20
     seed: int = 0
+    score: Literal["integer", "number"] = "integer"
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -123,6 +127,9 @@ class Split:
     chromosomes. ``primary`` are the test chromosomes on which the question is answered. With
     ``design = "leave_one_out"`` each of the test chromosomes is left out in turn while all others
     train, and ``train`` names those that are never left out, if any.
+
+    Training windows that are near-duplicates of a validation or test window (they share at least
+    ``similar`` of their minimizers) are left out and counted; 0 does not look for them.
     """
 
     test: Names
@@ -134,6 +141,7 @@ class Split:
     validation_offset: Annotated[int, Field(ge=0)] = 0
     block: Count = 1_000_000
     few_positives: Count = 50
+    similar: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
 Kind = Literal["random", "gc_matched", "flank", "shuffled"]

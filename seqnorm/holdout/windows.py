@@ -66,3 +66,9 @@ def stacked(sets: "list[WindowSet]") -> WindowSet:
     """Several sets of one margin as one."""
     table = pd.concat([part.table for part in sets], ignore_index=True)
     return WindowSet(table, np.concatenate([part.codes for part in sets]), sets[0].margin)
+
+
+def picked(windows: WindowSet, rows: NDArray[np.int64]) -> WindowSet:
+    """Some of the windows."""
+    table = windows.table.iloc[rows].reset_index(drop=True)
+    return WindowSet(table, windows.codes[rows], windows.margin)

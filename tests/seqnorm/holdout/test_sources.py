@@ -9,6 +9,7 @@ import pytest
 from data_tools.errors import InputError
 from data_tools.genome import Genome
 from seqnorm.holdout.design import Cell, Fold, cells_of, folds_of, task_of
+from seqnorm.holdout.distinct import Distinct
 from seqnorm.holdout.genome_source import GenomeSource
 from seqnorm.holdout.labelled_source import LabelledSource, simulated_windows, table_windows
 from seqnorm.holdout.load import load_spec
@@ -315,3 +316,20 @@ def test_validation_windows_of_one_label_are_refused(table_spec: Spec) -> None:
     with pytest.raises(InputError, match="are not of both labels"):
         LabelledSource(table_spec, windows, 0).evaluation(folds_of(table_spec)[0])
     assert VALIDATION == "validation"
+
+
+def test_training_windows_that_nearly_equal_a_test_window_are_left_out(table_spec: Spec) -> None:
+    source, fold = source_of(table_spec, "B"), folds_of(table_spec)[0]
+    rng = np.random.default_rng(0)
+    count = len(source.windows.table)
+    wide = rng.integers(0, 4, (count, 200), dtype=np.uint8)
+    source.windows = WindowSet(source.windows.table, wide, 0)
+    learns = source.training(fold, "random", 0)
+    evaluation = source.evaluation(fold)
+    learns.codes[3] = 3 - evaluation.codes[-1, ::-1]
+    learns.codes[5, :150] = evaluation.codes[0, 50:]
+    kept, dropped = Distinct(evaluation, 0.5).left(learns)
+    assert dropped == 2
+    wanted = np.setdiff1d(np.arange(len(learns.table)), [3, 5])
+    assert (kept.codes == learns.codes[wanted]).all()
+    assert kept.table["start"].tolist() == learns.table["start"][wanted].tolist()
