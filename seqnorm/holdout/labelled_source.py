@@ -8,13 +8,12 @@ from numpy.typing import NDArray
 
 from data_tools.counts import Counts
 from data_tools.encode import Codes, encode
-from data_tools.errors import InputError
+from data_tools.errors import InputError, unknown_chromosome
 from data_tools.motifs import read_motif
 from data_tools.negatives import match_rows
 from data_tools.sequences import read_sequences
 from data_tools.simulation import Task as Planting
 from data_tools.simulation import World, decoy_of, simulate_chromosome, site_of
-from data_tools.splits import check_chromosomes
 from seqnorm.holdout.design import Fold
 from seqnorm.holdout.shuffled import with_shuffles
 from seqnorm.holdout.spec import Kind, Simulation, Spec, Table, Task
@@ -38,8 +37,10 @@ class LabelledSource:
         self.spec, self.windows, self.seed = spec, windows, seed
         self.counts: dict[str, int] = {}
         split = spec.split
-        there = {str(chrom): 1 for chrom in windows.table["chrom"].unique()}
-        check_chromosomes([*split.train, *split.validation, *split.test], there)
+        there = windows.table["chrom"].astype(str).unique().tolist()
+        for chrom in (*split.train, *split.validation, *split.test):
+            if chrom not in there:
+                raise InputError(f"windows: {unknown_chromosome(chrom, there)}")
         used = windows.table["chrom"].isin([*split.train, *split.validation, *split.test])
         self.counts["windows on other chromosomes"] = int((~used).sum())
 
