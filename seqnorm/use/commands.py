@@ -1,0 +1,308 @@
+"""``seqnorm predict``, ``seqnorm explain`` and ``seqnorm variants``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from data_tools.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from data_tools.counts import Counts
+    from data_tools.genome import Genome
+    from seqnorm.use.scorer import Scorer
+
+ErrorOrDrop = Literal["error", "drop"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """What all three commands take."""
+
+    model: tyro.conf.Positional[Path]
+    """Folder of a saved model, such as runs/x/trials/y."""
+    genome: Path
+    """FASTA (plain or compressed with bgzip) or 2bit file."""
+    width: int | None = None
+    """Bases of a window; those that the model was trained on unless given."""
+    output: str | None = None
+    """Which of the model's outputs, by name, where there are several."""
+    ambiguous: Literal["skip", "score"] = "skip"
+    """Windows with N, or past the end of a chromosome: no score, or a score with N as zeros."""
+    batch: int = 256
+    """Windows at a time; memory grows with it, scores do not depend on it beyond rounding."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+    def load(self) -> Scorer:
+        """The model, ready to score."""
+        from seqnorm.use.scorer import Scorer
+
+        return Scorer.load(
+            self.model, width=self.width, batch=self.batch, output=self.output, device=self.device
+        )
+
+
+ModelOptions = Annotated[Model, tyro.conf.arg(name="")]
+
+
+def predict(
+    model: ModelOptions,
+    out: Path,
+    bed: Path | None = None,
+    step: int | None = None,
+    chroms: tuple[str, ...] = (),
+    chrom_style: Literal["exact", "match"] = "exact",
+) -> None:
+    """Score windows along whole chromosomes, or around the intervals of a BED file.
+
+    Example: seqnorm predict runs/x/trials/y --genome genome.fa.gz --step 50 --out scores.bw
+    Example: seqnorm predict runs/x/trials/y --genome hg38.2bit --bed peaks.bed --out scores.tsv
+
+    Scores are logits, averaged over both strands. Along chromosomes a window begins every --step
+    bases; TSV has the windows themselves, bigWig and bedGraph give each score to the middle --step
+    bases of its window. Of a BED file, the window lies around the summit, or the middle, of each
+    interval; TSV keeps every row in its order, bigWig and bedGraph give the score to the interval.
+    Memory does not grow with the genome: at most 1 MiB of bases, one batch, and the BED file.
+
+    Args:
+        model: The model and the genome.
+        out: File to write: .bw, .bedgraph or .tsv.
+        bed: BED, narrowPeak or broadPeak file; whole chromosomes unless given.
+        step: From the start of a window to that of the next; their width unless given.
+        chroms: Chromosomes to use; all unless given.
+        chrom_style: match reads 1 as chr1, or the reverse, where that is what the genome has.
+    """
+    from seqnorm.use.files import check_out
+
+    kind = check_out(out)
+    if bed is not None and step is not None:
+        raise InputError("--step is for whole chromosomes; leave it out with --bed")
+    scorer = model.load()
+
+    from data_tools.commands.progress import counted
+    from data_tools.counts import Counts
+    from data_tools.genome import Genome
+    from data_tools.splits import check_chromosomes
+    from seqnorm.use.predict import as_bins, in_genome_order, predict_intervals, predict_tiles
+
+    counts = Counts()
+    with Genome(model.genome) as genome, counted("scoring") as progress:
+        check_chromosomes(chroms, genome.lengths)
+        if bed is None:
+            apart = scorer.width if step is None else step
+            parts = predict_tiles(
+                scorer,
+                genome,
+                chroms=chroms,
+                step=apart,
+                ambiguous=model.ambiguous,
+                progress=progress,
+            )
+            parts = _counted(parts, counts)
+            if kind == "tsv":
+                parts = (part.dropna(subset="score") for part in parts)
+            else:
+                parts = (as_bins(part, apart) for part in parts)
+        else:
+            table = _intervals(bed, genome, chroms, chrom_style, counts)
+            if kind != "tsv":
+                table = in_genome_order(table, genome)
+            parts = predict_intervals(
+                scorer, genome, table, ambiguous=model.ambiguous, progress=progress
+            )
+            parts = _counted(parts, counts)
+        _write(parts, kind, genome, out)
+    _tell(counts)
+
+
+def explain(
+    model: ModelOptions,
+    bed: Path,
+    out: Path,
+    method: Literal["ism", "gradient"] = "ism",
+    logos: int = 10,
+    logo_width: int = 100,
+    chrom_style: Literal["exact", "match"] = "exact",
+) -> None:
+    """Tell which bases the scores of windows rest on: tables, arrays, logos and a page.
+
+    Example: seqnorm explain runs/x/trials/y --genome hg38.2bit --bed peaks.bed --out explained
+
+    The window lies around the summit, or the middle, of each interval. ism replaces every base by
+    the other three; gradient takes the slope, through the norms and their statistics. Contributions
+    are effects less their mean over the four bases, at the base that is there. Memory: a batch,
+    and some 60 bytes for each base of all windows.
+
+    Args:
+        model: The model and the genome.
+        bed: BED, narrowPeak or broadPeak file.
+        out: Folder to make: index.html, explanation.tsv, explanation.npz and logos/*.svg.
+        method: ism costs 3 * width + 1 scores a window, gradient about three.
+        logos: Draw the first so many windows.
+        logo_width: Bases in a logo; of wider windows those where contributions are largest.
+        chrom_style: match reads 1 as chr1, or the reverse, where that is what the genome has.
+    """
+    if logos < 0 or logo_width < 1:
+        raise InputError("--logos is 0 or more, --logo-width 1 or more")
+    from seqnorm.use.pictures import check_folder, write_explanation
+
+    check_folder(out)
+    scorer = model.load()
+
+    from data_tools.commands.progress import counted
+    from data_tools.counts import Counts
+    from data_tools.genome import Genome
+    from seqnorm.use.explain import explain_windows
+    from seqnorm.use.windows import known_windows
+
+    counts = Counts()
+    with Genome(model.genome) as genome, counted("explaining") as progress:
+        table = _intervals(bed, genome, (), chrom_style, counts)
+        windows, codes = known_windows(table, genome, scorer.width, model.ambiguous)
+        counts.note("windows: explained", len(windows))
+        counts.note("windows: dropped, with N or past the end", len(table) - len(windows))
+        if windows.empty:
+            raise InputError(f"{bed}: every window holds an N or leaves its chromosome")
+        found = explain_windows(scorer, codes, method, progress)
+    write_explanation(
+        out,
+        windows,
+        found,
+        model=str(model.model),
+        method=method,
+        logos=logos,
+        logo_width=logo_width,
+    )
+    _tell(counts)
+
+
+def variants(
+    model: ModelOptions,
+    vcf: tyro.conf.Positional[Path],
+    out: Path,
+    shifts: tuple[int, ...] = (0,),
+    ref_mismatch: ErrorOrDrop = "error",
+    not_sequence: ErrorOrDrop = "error",
+    duplicates: Literal["error", "drop", "keep"] = "error",
+    unknown_chrom: ErrorOrDrop = "error",
+    out_of_range: ErrorOrDrop = "error",
+    chrom_style: Literal["exact", "match"] = "exact",
+) -> None:
+    """Score what each allele of a VCF file does: the window with ALT less that with REF.
+
+    Example: seqnorm variants runs/x/trials/y calls.vcf.gz --genome hg38.2bit --out effects.tsv
+
+    Each window is laid around the middle of its allele, and the genome fills it up on both sides;
+    of an allele that is wider than the window, it shows the middle. A row with several ALT alleles
+    gives a row each. The columns: chrom, pos (from 1), id, ref, alt, allele, ref_score, alt_score,
+    effect; logits, averaged over both strands.
+
+    Args:
+        model: The model and the genome.
+        vcf: VCF file, plain, gzip or bgzip.
+        out: TSV file to write.
+        shifts: Average over windows that are moved by so many bases, as -10 0 10.
+        ref_mismatch: For alleles whose REF is not what the genome has.
+        not_sequence: For alleles that are no sequence, as <DEL> and *.
+        duplicates: For alleles that occur before.
+        unknown_chrom: For rows on a chromosome that the genome lacks.
+        out_of_range: For rows past the end of their chromosome.
+        chrom_style: match reads 1 as chr1, or the reverse, where that is what the genome has.
+    """
+    from seqnorm.use.files import check_out
+
+    check_out(out, {".tsv": "tsv"})
+    scorer = model.load()
+
+    from data_tools.commands.progress import counted
+    from data_tools.counts import Counts
+    from data_tools.genome import Genome
+    from data_tools.variants import read_variants
+    from seqnorm.use.variants import variant_effects
+
+    counts = Counts()
+    with Genome(model.genome) as genome, counted("scoring") as progress:
+        table = read_variants(
+            vcf,
+            genome,
+            ref_mismatch=ref_mismatch,
+            not_sequence=not_sequence,
+            duplicates=duplicates,
+            chrom_style=chrom_style,
+            unknown_chrom=unknown_chrom,
+            out_of_range=out_of_range,
+            counts=counts,
+        )
+        wide = (table["ref"].str.len() > scorer.width) | (table["alt"].str.len() > scorer.width)
+        counts.note("alleles: wider than the window, which shows their middle", int(wide.sum()))
+        parts = variant_effects(
+            scorer, genome, table, shifts=shifts, ambiguous=model.ambiguous, progress=progress
+        )
+        _write(_counted(parts, counts, "effect"), "tsv", genome, out)
+    _tell(counts)
+
+
+# --- what they share -----------------------------------------------------------------------
+
+
+def _intervals(
+    bed: Path,
+    genome: Genome,
+    chroms: tuple[str, ...],
+    chrom_style: Literal["exact", "match"],
+    counts: Counts,
+) -> pd.DataFrame:
+    """Intervals of a file, on the chromosomes that are asked for."""
+    from data_tools.intervals import read_intervals
+
+    table = read_intervals(bed, genome, score="number", chrom_style=chrom_style, counts=counts)
+    wanted = table[table["chrom"].isin(chroms)] if chroms else table
+    counts.note(f"{bed}: left out, on other chromosomes", len(table) - len(wanted))
+    if wanted.empty:
+        raise InputError(f"{bed}: no interval on {', '.join(chroms) or 'any chromosome'}")
+    return wanted.reset_index(drop=True)
+
+
+def _counted(
+    parts: Iterator[pd.DataFrame], counts: Counts, column: str = "score"
+) -> Iterator[pd.DataFrame]:
+    """Pass tables on and count those rows that have a score; none at all is an error."""
+    scored = 0
+    for part in parts:
+        known = int(part[column].notna().sum())
+        scored += known
+        counts.note("scored", known)
+        counts.note("without a score, with N or past the end of a chromosome", len(part) - known)
+        yield part
+    if not scored:
+        raise InputError(
+            "there is nothing to score: every window holds an N or leaves its chromosome, or no "
+            "chromosome is as wide as a window; nothing was written"
+        )
+
+
+def _write(parts: Iterator[pd.DataFrame], kind: str, genome: Genome, out: Path) -> None:
+    from data_tools.commands.output import write_text
+    from seqnorm.use.files import bedgraph, track_rows, tsv, write_bigwig
+
+    if kind == "tsv":
+        write_text(tsv(parts), out)
+    elif kind == "bedgraph":
+        write_text(bedgraph(track_rows(parts)), out)
+    else:
+        write_bigwig(track_rows(parts), genome.lengths, out)
+
+
+def _tell(counts: Counts) -> None:
+    """Say on stderr what was read, scored and left out."""
+    for what, number in counts.items():
+        if number:
+            sys.stderr.write(f"{what}: {number:,}\n")
