@@ -23,11 +23,9 @@ ErrorOrDrop = Literal["error", "drop"]
 
 
 @dataclass(frozen=True)
-class Model:
+class Options:
     """What all three commands take."""
 
-    model: tyro.conf.Positional[Path]
-    """Folder of a saved model, such as runs/x/trials/y."""
     genome: Path
     """FASTA (plain or compressed with bgzip) or 2bit file."""
     width: int | None = None
@@ -41,20 +39,21 @@ class Model:
     device: str = "auto"
     """auto, cpu or cuda."""
 
-    def load(self) -> Scorer:
-        """The model, ready to score."""
+    def load(self, model: Path) -> Scorer:
+        """A model, ready to score."""
         from seqnorm.use.scorer import Scorer
 
         return Scorer.load(
-            self.model, width=self.width, batch=self.batch, output=self.output, device=self.device
+            model, width=self.width, batch=self.batch, output=self.output, device=self.device
         )
 
 
-ModelOptions = Annotated[Model, tyro.conf.arg(name="")]
+CommonOptions = Annotated[Options, tyro.conf.arg(name="")]
 
 
 def predict(
-    model: ModelOptions,
+    model: tyro.conf.Positional[Path],
+    common: CommonOptions,
     out: Path,
     bed: Path | None = None,
     step: int | None = None,
@@ -73,7 +72,8 @@ def predict(
     Memory does not grow with the genome: at most 1 MiB of bases, one batch, and the BED file.
 
     Args:
-        model: The model and the genome.
+        model: Folder of a saved model, such as runs/x/trials/y.
+        common: What all three commands take.
         out: File to write: .bw, .bedgraph or .tsv.
         bed: BED, narrowPeak or broadPeak file; whole chromosomes unless given.
         step: From the start of a window to that of the next; their width unless given.
@@ -85,7 +85,7 @@ def predict(
     kind = check_out(out)
     if bed is not None and step is not None:
         raise InputError("--step is for whole chromosomes; leave it out with --bed")
-    scorer = model.load()
+    scorer = common.load(model)
 
     from data_tools.commands.progress import counted
     from data_tools.counts import Counts
@@ -94,7 +94,7 @@ def predict(
     from seqnorm.use.predict import as_bins, in_genome_order, predict_intervals, predict_tiles
 
     counts = Counts()
-    with Genome(model.genome) as genome, counted("scoring") as progress:
+    with Genome(common.genome) as genome, counted("scoring") as progress:
         check_chromosomes(chroms, genome.lengths)
         if bed is None:
             apart = scorer.width if step is None else step
@@ -103,7 +103,7 @@ def predict(
                 genome,
                 chroms=chroms,
                 step=apart,
-                ambiguous=model.ambiguous,
+                ambiguous=common.ambiguous,
                 progress=progress,
             )
             parts = _counted(parts, counts)
@@ -116,7 +116,7 @@ def predict(
             if kind != "tsv":
                 table = in_genome_order(table, genome)
             parts = predict_intervals(
-                scorer, genome, table, ambiguous=model.ambiguous, progress=progress
+                scorer, genome, table, ambiguous=common.ambiguous, progress=progress
             )
             parts = _counted(parts, counts)
         _write(parts, kind, genome, out)
@@ -124,7 +124,8 @@ def predict(
 
 
 def explain(
-    model: ModelOptions,
+    model: tyro.conf.Positional[Path],
+    common: CommonOptions,
     bed: Path,
     out: Path,
     method: Literal["ism", "gradient"] = "ism",
@@ -142,7 +143,8 @@ def explain(
     and some 60 bytes for each base of all windows.
 
     Args:
-        model: The model and the genome.
+        model: Folder of a saved model, such as runs/x/trials/y.
+        common: What all three commands take.
         bed: BED, narrowPeak or broadPeak file.
         out: Folder to make: index.html, explanation.tsv, explanation.npz and logos/*.svg.
         method: ism costs 3 * width + 1 scores a window, gradient about three.
@@ -155,7 +157,7 @@ def explain(
     from seqnorm.use.pictures import check_folder, write_explanation
 
     check_folder(out)
-    scorer = model.load()
+    scorer = common.load(model)
 
     from data_tools.commands.progress import counted
     from data_tools.counts import Counts
@@ -164,9 +166,9 @@ def explain(
     from seqnorm.use.windows import known_windows
 
     counts = Counts()
-    with Genome(model.genome) as genome, counted("explaining") as progress:
+    with Genome(common.genome) as genome, counted("explaining") as progress:
         table = _intervals(bed, genome, (), chrom_style, counts)
-        windows, codes = known_windows(table, genome, scorer.width, model.ambiguous)
+        windows, codes = known_windows(table, genome, scorer.width, common.ambiguous)
         counts.note("windows: explained", len(windows))
         counts.note("windows: dropped, with N or past the end", len(table) - len(windows))
         if windows.empty:
@@ -176,7 +178,7 @@ def explain(
         out,
         windows,
         found,
-        model=str(model.model),
+        model=str(model),
         method=method,
         logos=logos,
         logo_width=logo_width,
@@ -185,8 +187,9 @@ def explain(
 
 
 def variants(
-    model: ModelOptions,
+    model: tyro.conf.Positional[Path],
     vcf: tyro.conf.Positional[Path],
+    common: CommonOptions,
     out: Path,
     shifts: tuple[int, ...] = (0,),
     ref_mismatch: ErrorOrDrop = "error",
@@ -206,8 +209,9 @@ def variants(
     effect; logits, averaged over both strands.
 
     Args:
-        model: The model and the genome.
+        model: Folder of a saved model, such as runs/x/trials/y.
         vcf: VCF file, plain, gzip or bgzip.
+        common: What all three commands take.
         out: TSV file to write.
         shifts: Average over windows that are moved by so many bases, as -10 0 10.
         ref_mismatch: For alleles whose REF is not what the genome has.
@@ -220,7 +224,7 @@ def variants(
     from seqnorm.use.files import check_out
 
     check_out(out, {".tsv": "tsv"})
-    scorer = model.load()
+    scorer = common.load(model)
 
     from data_tools.commands.progress import counted
     from data_tools.counts import Counts
@@ -229,7 +233,7 @@ def variants(
     from seqnorm.use.variants import variant_effects
 
     counts = Counts()
-    with Genome(model.genome) as genome, counted("scoring") as progress:
+    with Genome(common.genome) as genome, counted("scoring") as progress:
         table = read_variants(
             vcf,
             genome,
@@ -244,7 +248,7 @@ def variants(
         wide = (table["ref"].str.len() > scorer.width) | (table["alt"].str.len() > scorer.width)
         counts.note("alleles: wider than the window, which shows their middle", int(wide.sum()))
         parts = variant_effects(
-            scorer, genome, table, shifts=shifts, ambiguous=model.ambiguous, progress=progress
+            scorer, genome, table, shifts=shifts, ambiguous=common.ambiguous, progress=progress
         )
         _write(_counted(parts, counts, "effect"), "tsv", genome, out)
     _tell(counts)

@@ -120,7 +120,7 @@ class Scorer:
 
     @property
     def rows(self) -> int:
-        """Windows whose codes are read at a time: whole batches, at most 1 MiB unless one batch is more."""
+        """Windows whose codes are read at a time: whole batches of at most 1 MiB, or one batch."""
         return self.batch * max(1, CODES // (self.batch * self.width))
 
     def scores(self, codes: Codes) -> Floats:
