@@ -1,5 +1,6 @@
 """A small genome with N in it, a small model on disk."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ WIDTH = 60
 OPTIONS = {"channels": 8, "kernel_size": 7, "inner_kernel_size": 3}
 
 
-def small(norm: str, **options: int) -> ReverseComplementAverage:
+def small_model(norm: str, **options: int) -> ReverseComplementAverage:
     """A model whose running statistics and gains are not those of its beginning."""
     import torch
 
@@ -26,6 +27,11 @@ def small(norm: str, **options: int) -> ReverseComplementAverage:
             if value.is_floating_point():
                 value += 0.2 * torch.rand(value.shape, generator=generator)
     return model.eval()
+
+
+@pytest.fixture(scope="session")
+def small() -> Callable[..., ReverseComplementAverage]:
+    return small_model
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +55,7 @@ def genome(fasta: Path) -> Genome:
 
 @pytest.fixture(scope="session")
 def scorer() -> Scorer:
-    return Scorer(small("layer_seq"), WIDTH, batch=32)
+    return Scorer(small_model("layer_seq"), WIDTH, batch=32)
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +64,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = OPTIONS | {"outputs": 1}
     save_model(
         folder,
-        small("layer_seq"),
+        small_model("layer_seq"),
         name="cnn",
         norm="layer_seq",
         options=options,

@@ -1,14 +1,20 @@
 """Effects are those of brute force; gradients are those of finite differences."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 
 from data_tools.errors import InputError
 from seqnorm.batches import one_hot
+from seqnorm.models import ReverseComplementAverage
 from seqnorm.use.explain import Explanation, explain_windows, input_gradient
 from seqnorm.use.scorer import Scorer
-from tests.seqnorm.use.conftest import WIDTH, small
+
+WIDTH = 60
+"""Of the fixtures' scorer."""
+Small = Callable[..., ReverseComplementAverage]
 
 NORMS = ["batch", "layer", "layer_seq", "group:4", "instance", "rms", "none"]
 
@@ -18,7 +24,7 @@ def windows(count: int, seed: int = 0, width: int = WIDTH) -> np.ndarray:
 
 
 @pytest.mark.parametrize("batch", [1, 7, 500])
-def test_mutagenesis_is_every_substitution_scored_by_itself(batch: int) -> None:
+def test_mutagenesis_is_every_substitution_scored_by_itself(small: Small, batch: int) -> None:
     model = small("instance")
     codes = windows(2, width=30)
     codes[1, 4] = 4
@@ -37,7 +43,9 @@ def test_mutagenesis_is_every_substitution_scored_by_itself(batch: int) -> None:
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_the_gradient_is_that_of_finite_differences_through_every_norm(norm: str) -> None:
+def test_the_gradient_is_that_of_finite_differences_through_every_norm(
+    small: Small, norm: str
+) -> None:
     model = small(norm).double()
     x = one_hot(torch.from_numpy(windows(3)), torch.float64)
     # Away from the corners of one-hot, where maxima and ReLU have no kink nearby.
@@ -54,7 +62,7 @@ def test_the_gradient_is_that_of_finite_differences_through_every_norm(norm: str
 
 
 @pytest.mark.parametrize("norm", ["layer_seq", "instance", "group:4"])
-def test_the_gradient_knows_of_the_statistics(norm: str) -> None:
+def test_the_gradient_knows_of_the_statistics(small: Small, norm: str) -> None:
     # A norm of the sequence itself does not care how large the filters' answers are; a gradient
     # that took its statistics for constants would have a part along them.
     model = small(norm).double().model
@@ -69,7 +77,7 @@ def test_the_gradient_knows_of_the_statistics(norm: str) -> None:
     assert abs(along) < 1e-4 * slope.abs().sum()
 
 
-def test_one_window_does_not_reach_into_the_gradient_of_another() -> None:
+def test_one_window_does_not_reach_into_the_gradient_of_another(small: Small) -> None:
     codes = windows(9)
     model = small("batch")
     alone = explain_windows(Scorer(model, WIDTH, batch=1), codes, "gradient")
@@ -109,6 +117,6 @@ def test_hypothetical_contributions_sum_to_nothing_and_n_contributes_nothing() -
     assert (found.contributions[row, place] == mine).all()
 
 
-def test_a_method_that_does_not_exist_is_told() -> None:
+def test_a_method_that_does_not_exist_is_told(small: Small) -> None:
     with pytest.raises(InputError, match="'shap' does not exist; choose ism or gradient"):
         explain_windows(Scorer(small("none"), WIDTH), windows(1), "shap")  # type: ignore[arg-type]

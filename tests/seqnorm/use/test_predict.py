@@ -1,6 +1,7 @@
 """Scores along chromosomes are those of the same windows taken one by one."""
 
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,14 @@ from data_tools.encode import encode, reverse_complement
 from data_tools.errors import InputError
 from data_tools.genome import Genome
 from seqnorm.batches import LabelledWindows
+from seqnorm.models import ReverseComplementAverage
 from seqnorm.training import predict
 from seqnorm.use.predict import as_bins, in_genome_order, predict_intervals, predict_tiles
 from seqnorm.use.scorer import Scorer
-from tests.seqnorm.use.conftest import WIDTH, small
+
+WIDTH = 60
+"""Of the fixtures' scorer."""
+Small = Callable[..., ReverseComplementAverage]
 
 
 def whole(parts: object) -> pd.DataFrame:
@@ -139,7 +144,7 @@ def test_what_cannot_be_tiled_is_told(
         list(predict_tiles(scorer, genome, **options))  # type: ignore[arg-type]
 
 
-def test_one_output_of_several_is_scored(genome: Genome) -> None:
+def test_one_output_of_several_is_scored(small: Small, genome: Genome) -> None:
     model = small("batch", outputs=3)
     x = np.random.default_rng(1).integers(0, 4, (5, WIDTH)).astype(np.uint8)
     both = model(torch.eye(4)[torch.from_numpy(x).long()].transpose(1, 2))

@@ -11,7 +11,9 @@ from data_tools.errors import InputError
 from data_tools.genome import Genome
 from seqnorm.use.scorer import Scorer
 from seqnorm.use.variants import variant_effects
-from tests.seqnorm.use.conftest import WIDTH
+
+WIDTH = 60
+"""Of the fixtures' scorer."""
 
 
 def row(genome: Genome, chrom: str, start: int, length: int, alt: str) -> dict[str, object]:
