@@ -14,8 +14,8 @@ from federated.curves import MEASURES, REFERENCES
 from federated.spec import Spec
 from federated.tables import Tables, records_of
 from federated.tasks.task import UNSEEN
-from seqnorm.holdout.answer import title
 from seqnorm.holdout.tables import only
+from seqnorm.holdout.titles import title
 from seqnorm.plot_style import (
     BLUE,
     COLOURS,

@@ -34,8 +34,9 @@ from federated.tables import (
     records_of,
 )
 from federated.tasks.task import UNSEEN
-from seqnorm.holdout.answer import Answer, level, signed, title
+from seqnorm.holdout.answer import Answer, level, signed
 from seqnorm.holdout.tables import only
+from seqnorm.holdout.titles import title
 from seqnorm.plot_style import svg
 from seqnorm.runs.page import page_environment
 

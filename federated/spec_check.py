@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from data_tools.splits import check_disjoint
-from seqnorm.holdout.spec import check_model
+from seqnorm.holdout.load import check_model
 from seqnorm.kinds import parse_norm
 from seqnorm.toml_spec import check_once
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         make_norm,
     )
     from seqnorm.leaks import leak_report
-    from seqnorm.models import CNN, Transformer, build_model
+    from seqnorm.models import CNN, ResidualCNN, Transformer, build_model
     from seqnorm.moments import Moments
     from seqnorm.robustness import audit
     from seqnorm.saved import load_model, save_model
@@ -70,6 +70,7 @@ _HOMES = {
     "NoNorm": "layers",
     "QKNorm": "layers",
     "RMSNorm": "layers",
+    "ResidualCNN": "models",
     "SyncBatchNorm": "layers",
     "Transformer": "models",
     "WSConv1d": "layers",
@@ -115,6 +116,7 @@ __all__ = [
     "NoNorm",
     "QKNorm",
     "RMSNorm",
+    "ResidualCNN",
     "SyncBatchNorm",
     "Transformer",
     "WSConv1d",

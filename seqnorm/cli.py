@@ -43,7 +43,7 @@ def holdout(
         override: key=value pairs that replace keys of the spec, as training.epochs=3.
         workers: Trials at a time; one a core unless given. The tables do not depend on it.
     """
-    from seqnorm.holdout.spec import load_spec
+    from seqnorm.holdout.load import load_spec
 
     overrides = flat(override)
     loaded = load_spec(spec, overrides)
@@ -149,14 +149,16 @@ def audit(
 
 
 def norms() -> None:
-    """List the kinds of normalization that a spec or make_norm takes.
+    """List the kinds of normalization, where in a model they stand and what is done with them.
 
     Example: seqnorm norms
     """
-    from seqnorm.kinds import KIND_HELP
+    from seqnorm.kinds import KIND_HELP, PLACES, VARIANTS
 
-    for kind, text in KIND_HELP.items():
-        say(f"{kind:<10} {text}")
+    say("A norm's name is KIND, KIND@PLACE or KIND@PLACE+VARIANT, such as instance@input.\n")
+    for mark, known in (("", KIND_HELP), ("@", PLACES), ("+", VARIANTS)):
+        for name, text in known.items():
+            say(f"{mark + name:<10} {text}")
 
 
 def main() -> None:

@@ -13,12 +13,15 @@ KIND_HELP = {
     "instance": "InstanceNorm: each channel of each sequence over its positions",
     "rms": "RMSNorm over channels: as layer, but divided by the root mean square alone",
     "none": "no normalization",
+    "background": "BackgroundNorm, @first alone: filters' z-scores under each sequence's own bases",
 }
 """What each kind of norm shares its statistics over."""
 
-NORM_KINDS = tuple(KIND_HELP)
-"""One valid example of every kind that `seqnorm.make_norm` builds."""
+BACKGROUND = "background"
+"""The kind that is no layer after another one: it scores the filters of a convolution."""
 
+NORM_KINDS = tuple(kind for kind in KIND_HELP if kind != BACKGROUND)
+"""One valid example of every kind that `seqnorm.make_norm` builds."""
 
 PLACES = {
     "input": "on the one-hot input alone, before the first convolution",
@@ -43,11 +46,16 @@ class NormChoice(NamedTuple):
     variant: str | None = None
 
     @property
+    def name(self) -> str:
+        """The shortest name, which `parse_choice` reads back."""
+        place = "" if self.place == "every" else f"@{self.place}"
+        variant = f"+{self.variant}" if self.variant else ""
+        return f"{self.kind}{place}{variant}"
+
+    @property
     def trained(self) -> str:
         """Name of what is trained: adapting comes after training."""
-        place = "" if self.place == "every" else f"@{self.place}"
-        again = "+again" if self.variant == "again" else ""
-        return f"{self.kind}{place}{again}"
+        return self._replace(variant=None).name if self.variant == "adapted" else self.name
 
 
 def parse_choice(text: str) -> NormChoice:
@@ -56,8 +64,8 @@ def parse_choice(text: str) -> NormChoice:
     Parameters
     ----------
     text : str
-        A kind as `parse_norm` takes it, then, if wanted, where it stands (`PLACES`) and what is
-        done with it (`VARIANTS`).
+        A kind as `parse_norm` takes it or ``"background"``, then, if wanted, where it stands
+        (`PLACES`; ``"background"`` must stand ``@first``) and what is done with it (`VARIANTS`).
 
     Returns
     -------
@@ -85,8 +93,13 @@ def parse_choice(text: str) -> NormChoice:
                 f"norm {text!r}: no '{mark}{given}'; {hint}Valid: "
                 + ", ".join(mark + name for name in known)
             )
-    name = parse_norm(kind).name
     choice = NormChoice(kind, place or "every", variant or None)
+    if kind == BACKGROUND and choice.place != "first":
+        raise ValueError(
+            f"norm {text!r}: background scores the filters of the first convolution and stands "
+            f"nowhere else; write {choice._replace(place='first').name!r}"
+        )
+    name = kind if kind == BACKGROUND else parse_norm(kind).name
     if choice.variant == "adapted" and name != "batch":
         raise ValueError(f"norm {text!r}: only statistics of batch can be adapted")
     return choice
@@ -130,11 +143,16 @@ def parse_norm(kind: str, channels: int | None = None) -> NormKind:
     ValueError: unknown norm 'bacth'; did you mean 'batch'? Valid: batch, layer, layer_seq, \
 group:G (e.g. group:8), instance, rms, none
     """
+    if kind == BACKGROUND:
+        raise ValueError(
+            "norm 'background' is no layer by itself, it scores the filters of a convolution: name "
+            "it 'background@first' where a model is built, or use seqnorm.BackgroundNorm(conv)"
+        )
     names = [name.partition(":")[0] for name in NORM_KINDS]
     valid = ", ".join("group:G (e.g. group:8)" if name == "group" else name for name in names)
     name, colon, number = str(kind).partition(":")
     if name not in names or (colon and name != "group"):
-        close = difflib.get_close_matches(name.lower(), names, n=1)
+        close = difflib.get_close_matches(name.lower(), [*names, BACKGROUND], n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ValueError(f"unknown norm {kind!r}; {hint}Valid: {valid}")
     if name != "group":

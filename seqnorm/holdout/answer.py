@@ -8,6 +8,7 @@ import pandas as pd
 from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.tables import (
     PRIMARY,
+    PRIMARY_METRIC,
     Estimate,
     Tables,
     estimates,
@@ -17,6 +18,7 @@ from seqnorm.holdout.tables import (
     reference_norm,
     sections,
 )
+from seqnorm.holdout.titles import title
 from seqnorm.holdout.trial import BASELINE
 from seqnorm.holdout.windows import VALIDATION
 from seqnorm.kinds import parse_choice
@@ -25,48 +27,6 @@ Figures = Mapping[tuple[str, ...], Estimate]
 
 FEW_BLOCKS = 10
 """Below this many blocks, an interval is too narrow."""
-
-NORM_TITLES = {
-    "batch": "BatchNorm",
-    "layer": "LayerNorm over channels",
-    "layer_seq": "LayerNorm over the sequence",
-    "group": "GroupNorm",
-    "instance": "InstanceNorm",
-    "rms": "RMSNorm",
-    "none": "no normalization",
-    "gc": "GC content alone",
-    "kmers": "5-mers",
-    "kmers+motif": "5-mers + motif",
-    "optimum": "the best score there is",
-    "background": "BackgroundNorm",
-}
-
-PLACE_TITLES = {
-    "input": "on the input",
-    "first": "after the first convolution",
-    "head": "before the head",
-}
-
-VARIANT_TITLES = {"adapted": "adapted to each chromosome", "again": "other random numbers"}
-
-
-def title(norm: str) -> str:
-    """Full name of a norm or a baseline.
-
-    Examples
-    --------
-    >>> title("group:8")
-    'GroupNorm (8)'
-    >>> title("instance@input")
-    'InstanceNorm, on the input'
-    """
-    if norm in NORM_TITLES:
-        return NORM_TITLES[norm]
-    kind, place, variant = parse_choice(norm)
-    name, _, groups = kind.partition(":")
-    parts = [NORM_TITLES.get(name, name) + (f" ({groups})" if groups else "")]
-    parts += [PLACE_TITLES[place]] * (place != "every")
-    return ", ".join(parts + ([VARIANT_TITLES[variant]] if variant else []))
 
 
 def percent(value: float) -> str:
@@ -115,16 +75,18 @@ class Answer:
 
 def compose(spec: Spec, tables: Tables) -> Answer:
     """Answer the spec's question for its first task, model and kind of training negatives."""
-    tables = narrowed(tables, sections(spec)[0])
+    whole, tables = tables, narrowed(tables, sections(spec)[0])
     reference = reference_norm(spec)
     norms = norms_in(spec, tables)
     networks = tables.summary[tables.summary["model"] != BASELINE]
     paired = estimates(only(tables.differences, chrom=PRIMARY), "norm", "metric")
     rise = _rise(spec, networks[networks["norm"] == reference], reference)
-    details = [_line(spec, networks, paired, norm) for norm in norms if norm != reference]
+    details = [str(sentence) for sentence in whole.hypotheses["sentence"]]
+    details += [_line(spec, networks, paired, norm) for norm in norms if norm != reference]
     details += _baseline_lines(spec, tables)
     details += _caveats(spec, tables)
-    return Answer(f"{rise}; {_verdict(spec, norms, paired, reference)}.", tuple(details))
+    primary = only(tables.differences, chrom=PRIMARY, metric=PRIMARY_METRIC)
+    return Answer(f"{rise}; {_verdict(spec, norms, primary, reference)}.", tuple(details))
 
 
 def _rise(spec: Spec, rows: pd.DataFrame, reference: str) -> str:
@@ -143,12 +105,15 @@ def _rise(spec: Spec, rows: pd.DataFrame, reference: str) -> str:
     )
 
 
-def _verdict(spec: Spec, every: list[str], paired: Figures, reference: str) -> str:
+def _verdict(spec: Spec, every: list[str], primary: pd.DataFrame, reference: str) -> str:
     """Say which norms change the false-alarm rate, and always what the LayerNorms do."""
-    norms = [norm for norm in every if norm != reference]
+    compared = {norm for norm in primary["norm"] if parse_choice(str(norm)).variant != "again"}
+    norms = [norm for norm in every if norm in compared]
     if not norms:
         return "no other norm was compared"
-    rows = {norm: paired[norm, "false_alarm_rate"] for norm in norms}
+    ends = {"low_adjusted": "low", "high_adjusted": "high"}
+    adjusted = primary[["norm", "estimate", *ends]].rename(columns=ends)
+    rows = {norm: found for (norm,), found in estimates(adjusted, "norm").items()}
     lower = [norm for norm in norms if rows[norm].high < 0]
     higher = [norm for norm in norms if rows[norm].low > 0]
     parts = [
@@ -162,7 +127,18 @@ def _verdict(spec: Spec, every: list[str], paired: Figures, reference: str) -> s
         named = [norm for norm in same if norm.startswith("layer")] or same
         who = "no norm changes it clearly" if same == norms else "no other norm changes it clearly"
         parts.append(f"{who} ({', '.join(_effect(spec, rows[n], n, bare=True) for n in named)})")
-    return f"against {title(reference)}, {'; '.join(parts)}"
+    family = f" (intervals adjusted for {len(norms)} comparisons)" if len(norms) > 1 else ""
+    return f"against {title(reference)}, {'; '.join(parts)}{family}{_equivalent(spec, primary)}"
+
+
+def _equivalent(spec: Spec, primary: pd.DataFrame) -> str:
+    """Say which norms are surely no different, by two one-sided tests."""
+    level_ = (1 - spec.evaluation.confidence) / 2
+    found = primary.loc[primary["p_equivalent"] < level_, "norm"]
+    if found.empty:
+        return ""
+    margin = f"{100 * spec.evaluation.margin:g} points"
+    return f"; equivalent within {margin}: {', '.join(title(str(norm)) for norm in found)}"
 
 
 def _effect(spec: Spec, row: Estimate, norm: str, *, bare: bool = False) -> str:
@@ -204,7 +180,7 @@ def _caveats(spec: Spec, tables: Tables) -> list[str]:
         named = [f"{n} {chrom}" for chrom, n in zip(few["chrom"], few["blocks"], strict=True)]
         lines.append(
             f"Caution: fewer than {FEW_BLOCKS} blocks to draw from ({', '.join(named)}), so the "
-            "intervals are too narrow."
+            "intervals are wide and hold only roughly."
         )
     if len(spec.training.seeds) == 1:
         lines.append("Caution: one seed, so the intervals hold no spread between seeds.")

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
-from seqnorm.holdout.spec import Cells, Spec, Task
+from seqnorm.holdout.spec import Cells, Claim, Spec, Task
 
-__all__ = ["Cell", "Fold", "cells_of", "folds_of", "task_of"]
+__all__ = ["Cell", "Fold", "cells_of", "claims_of", "folds_of", "task_of"]
 
 
 @dataclass(frozen=True)
@@ -73,3 +73,44 @@ def _names(rule: Cells, cell: Cell) -> bool:
 def task_of(spec: Spec, name: str) -> Task:
     """The task of a name."""
     return next(task for task in spec.tasks if task.name == name)
+
+
+H1 = Claim(
+    name="H1",
+    text=(
+        "LayerNorm lowers the false-alarm rate on GC-richer chromosomes against BatchNorm by at "
+        "least 2 points at equal AUROC."
+    ),
+    norm="layer",
+    reference="batch",
+    metric="false_alarm_rate",
+    direction="lower",
+    smallest_effect=0.02,
+    margin=0.01,
+    guard_metric="auroc",
+    guard_margin=0.01,
+)
+"""What is asked of every experiment that compares the two and states nothing itself."""
+
+
+def claims_of(spec: Spec) -> list[tuple[Claim, Cell]]:
+    """What is claimed, each with the cell of the norm that it is claimed of."""
+    cells = cells_of(spec)
+    claims = spec.hypotheses
+    if not claims and {"layer", "batch"} <= set(spec.norms):
+        claims = (H1,)
+    found = []
+    for claim in claims:
+        alike = [
+            cell
+            for cell in cells
+            if cell.norm == claim.norm
+            and claim.task in (None, cell.task)
+            and claim.model in (None, cell.model)
+            and claim.negatives in (None, cell.negatives)
+            and cell._replace(norm=claim.reference) in cells
+        ]
+        # Unless it says more, a claim is of the first task, model and kind of negatives.
+        if alike:
+            found.append((claim, alike[0]))
+    return found

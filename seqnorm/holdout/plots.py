@@ -7,9 +7,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from seqnorm.holdout.answer import title
 from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.tables import PRIMARY, Tables, estimates, norms_in, only, reference_norm
+from seqnorm.holdout.titles import title
 from seqnorm.plot_style import (
     COLOURS,
     MARKERS,

@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from data_tools.atomic import write_atomic
 from data_tools.errors import InputError
 from seqnorm.holdout import plots
-from seqnorm.holdout.answer import FEW_BLOCKS, compose, level, signed, title
+from seqnorm.holdout.answer import FEW_BLOCKS, compose, level, signed
+from seqnorm.holdout.load import load_spec
 from seqnorm.holdout.run import read_tables
-from seqnorm.holdout.spec import Spec, load_spec
+from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.summary import summarize
 from seqnorm.holdout.tables import (
     PRIMARY,
@@ -24,6 +25,7 @@ from seqnorm.holdout.tables import (
     reference_norm,
     sections,
 )
+from seqnorm.holdout.titles import title
 from seqnorm.holdout.windows import VALIDATION
 from seqnorm.plot_style import svg
 from seqnorm.runs.page import page_environment
@@ -34,6 +36,7 @@ METRIC_TITLES = {
     "false_alarm_rate": "False-alarm rate",
     "recall": "Recall",
     "gc_auroc": "AUROC at equal GC",
+    "auprc_corrected": "AUPRC at the prevalence of validation",
 }
 
 
@@ -68,6 +71,7 @@ def write_report(folder: Path) -> str:
         session=record["sessions"][-1],
         answer=answer,
         chromosomes=tables.chromosomes.to_dict("records"),
+        hypotheses=tables.hypotheses.to_dict("records"),
         sections=[_section(spec, narrowed(tables, section), section) for section in sections(spec)],
         spec_text=(folder / "spec.toml").read_text(),
         few_blocks=FEW_BLOCKS,

@@ -9,10 +9,12 @@ import pandas as pd
 
 from data_tools.atomic import write_atomic
 from data_tools.errors import InputError
+from seqnorm.holdout.build import build_tables
 from seqnorm.holdout.draw import draw_windows, evaluation_tables
+from seqnorm.holdout.load import as_toml
 from seqnorm.holdout.schedule import Schedule
-from seqnorm.holdout.spec import FILES, Spec, as_toml
-from seqnorm.holdout.tables import Tables, build_tables
+from seqnorm.holdout.spec import FILES, Spec
+from seqnorm.holdout.tables import Tables
 from seqnorm.runs.record import Record, locked
 from seqnorm.runs.stopping import faults_in_one_line, termination_as_interrupt
 

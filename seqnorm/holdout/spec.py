@@ -1,28 +1,24 @@
 """The spec of an experiment: a frozen dataclass, read from TOML, checked before any work."""
 
-from collections.abc import Sequence
 from dataclasses import field as dataclass_field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from data_tools.splits import check_disjoint
+from seqnorm.holdout.hypotheses import Hypothesis
 from seqnorm.toml_spec import (
     STRICT,
     Count,
     Fraction,
     Names,
     SpecError,
-    check_once,
-    read_spec,
-    write_toml,
 )
 
 __all__ = [
     "FILES",
     "Cells",
+    "Claim",
     "Data",
     "Evaluation",
     "Model",
@@ -34,9 +30,6 @@ __all__ = [
     "Table",
     "Task",
     "Training",
-    "as_toml",
-    "check_model",
-    "load_spec",
 ]
 
 FILES = (
@@ -188,11 +181,26 @@ class Training:
 
 @dataclass(frozen=True, config=STRICT)
 class Evaluation:
-    """Threshold, intervals."""
+    """Threshold, intervals, and what is decided before the run.
+
+    ``margin`` is the difference below which two norms count as equivalent, and ``stopping`` the
+    rule that ends the experiment, in words.
+    """
 
     false_alarm_rate: Fraction = 0.01
     resamples: Annotated[int, Field(ge=100)] = 1000
     confidence: Fraction = 0.95
+    margin: Fraction = 0.01
+    stopping: str = "Every seed of the spec is run, and none is added after a look at the result."
+
+
+@dataclass(frozen=True, config=STRICT)
+class Claim(Hypothesis):
+    """A hypothesis, of the first task, model and kind of negatives unless it names others."""
+
+    task: str | None = None
+    model: str | None = None
+    negatives: Kind | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -226,145 +234,10 @@ class Spec:
     cells: tuple[Cells, ...] = ()
     negatives: Negatives = dataclass_field(default_factory=Negatives)
     evaluation: Evaluation = dataclass_field(default_factory=Evaluation)
+    hypotheses: tuple[Claim, ...] = ()
 
     @property
     def motif(self) -> str | None:
         """File of the motif that a baseline looks for."""
         source = self.data or self.table or self.simulation
         return None if source is None else source.motif
-
-
-def load_spec(path: str | Path, overrides: Sequence[str] = (), *, runnable: bool = True) -> Spec:
-    """Read and check a spec.
-
-    Parameters
-    ----------
-    path
-        TOML file. File names inside it are relative to its folder and come back absolute.
-    overrides
-        ``"key=value"`` with a dotted key, such as ``"training.epochs=3"``; the value is read as
-        TOML, else as a string.
-    runnable
-        Whether the data files and the device have to be there; a report needs neither.
-
-    Raises
-    ------
-    SpecError
-        One line that names the file, the key, what is wrong and what to do.
-    """
-    spec = read_spec(Spec, path, overrides, check=_check, files=FILES, runnable=runnable)
-    if runnable:
-        from seqnorm.training import resolve_device
-
-        try:
-            resolve_device(spec.training.device)
-        except ValueError as error:
-            raise SpecError(f"{path}: key 'training.device': {error}") from error
-    return spec
-
-
-def as_toml(spec: Spec) -> str:
-    """Write a spec so that `load_spec` reads the same spec back."""
-    return write_toml(spec)
-
-
-def _check(spec: Spec) -> None:
-    """Check what concerns several keys, and the names that other modules own."""
-    given = [name for name in SOURCES if getattr(spec, name) is not None]
-    if len(given) != 1:
-        raise ValueError(
-            f"a spec has one of the tables {', '.join(SOURCES)}, this one has "
-            f"{' and '.join(given) or 'none'}"
-        )
-    _check_split(spec.split)
-    _check_tasks(spec, given[0])
-    _check_cells(spec)
-    check_once(
-        norms=spec.norms,
-        split__train=spec.split.train,
-        split__validation=spec.split.validation,
-        split__test=spec.split.test,
-        split__primary=spec.split.primary,
-        negatives__kinds=spec.negatives.kinds,
-        training__seeds=spec.training.seeds,
-        training__learning_rates=spec.training.learning_rates,
-        models=[model.name for model in spec.models],
-        tasks=[task.name for task in spec.tasks],
-    )
-    if spec.training.tuning_seeds > len(spec.training.seeds):
-        raise ValueError("key 'training.tuning_seeds' is larger than the number of seeds")
-    for model in spec.models:
-        check_model(model, spec.norms)
-
-
-def _check_split(split: Split) -> None:
-    if split.validation_offset >= split.validation_every:
-        raise ValueError("key 'split.validation_offset' must be below 'split.validation_every'")
-    check_disjoint(train=split.train, validation=split.validation, test=split.test)
-    for chrom in split.primary:
-        if chrom not in split.test:
-            raise ValueError(f"primary chromosome '{chrom}' must be one of the test chromosomes")
-    if split.design == "fixed" and not split.train:
-        raise ValueError("key 'split.train' is missing; add it")
-    if split.design == "leave_one_out" and len(split.test) + len(split.train) < 2:
-        raise ValueError("key 'split.test' names one chromosome: none is left to learn from")
-
-
-_OF_SOURCE = {"label": "table", "where": "table", "confounding": "simulation"}
-_OF_SOURCE["prevalence"] = "simulation"
-
-
-def _check_tasks(spec: Spec, source: str) -> None:
-    for number, task in enumerate(spec.tasks):
-        for key, owner in _OF_SOURCE.items():
-            if getattr(task, key) and owner != source:
-                raise ValueError(f"key 'tasks.{number}.{key}' is of a {owner}; this is of {source}")
-        if source == "table" and task.label is None:
-            raise ValueError(f"key 'tasks.{number}.label' is missing; name a column of the table")
-    if source != "data" and "flank" in spec.negatives.kinds:
-        raise ValueError("key 'negatives.kinds': flanks are drawn from a genome's bases alone")
-    if spec.simulation is not None:
-        for chrom in (*spec.split.train, *spec.split.validation, *spec.split.test):
-            if chrom not in spec.simulation.gc:
-                raise ValueError(f"chromosome '{chrom}' has no GC; add it to 'simulation.gc'")
-
-
-def _check_cells(spec: Spec) -> None:
-    known: dict[str, list[str]] = {
-        "tasks": [task.name for task in spec.tasks],
-        "models": [model.name for model in spec.models],
-        "negatives": list(spec.negatives.kinds),
-        "norms": list(spec.norms),
-    }
-    for number, cells in enumerate(spec.cells):
-        for key, names in known.items():
-            for name in getattr(cells, key):
-                if name not in names:
-                    raise ValueError(
-                        f"key 'cells.{number}.{key}' names '{name}'; the spec has "
-                        f"{', '.join(names)}"
-                    )
-
-
-def check_model(model: Model, norms: Sequence[str]) -> None:
-    """Build a model once with each norm.
-
-    Raises
-    ------
-    ValueError
-        For a norm, a model or an option that does not exist or that do not go together.
-    """
-    # torch is loaded only here, so that a spec with a typo is refused at once.
-    from seqnorm.kinds import parse_choice
-    from seqnorm.models import build_model
-
-    for norm in norms:
-        parse_choice(norm)
-    for option in ("name", "norm", "seed"):
-        if option in model.options:
-            raise ValueError(
-                f"model '{model.name}': '{option}' is no option of a model; the spec's own "
-                "keys name, norms and training.seeds set it"
-            )
-    for norm in norms:
-        build_model(model.name, norm, seed=0, **model.options)

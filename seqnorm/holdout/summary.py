@@ -1,8 +1,9 @@
 """The result as a short piece of Markdown, for a change log or a model's README."""
 
-from seqnorm.holdout.answer import Answer, percent, title
+from seqnorm.holdout.answer import Answer, percent
 from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.tables import PRIMARY, Estimate, Tables, estimates, narrowed, sections
+from seqnorm.holdout.titles import title
 
 METRICS = {"false_alarm_rate": "false alarms", "recall": "recall", "auroc": "AUROC"}
 

@@ -3,18 +3,22 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seqnorm.layers import make_norm
+from seqnorm.models.base import SequenceModel
 from seqnorm.models.options import check_dropout, check_odd, check_sizes
-from seqnorm.models.padding import check_sequences, global_pool, max_pool, zero_padding
+from seqnorm.models.padding import check_sequences, max_pool
+from seqnorm.models.placement import Placement
+from seqnorm.models.pooling import GlobalPool
 
 
-class CNN(nn.Module):
+class CNN(SequenceModel):
     """Convolution, normalization, max-pool, ReLU, repeated; then a global pool and a linear head.
 
     Parameters
     ----------
     norm
-        Kind of normalization after every convolution; see `seqnorm.make_norm`.
+        Kind of normalization, and its place: ``@input``, on the bases alone; ``@first``, after
+        the first convolution alone; ``@every`` or none, after every convolution; ``@head``, after
+        the last one alone. See `seqnorm.kinds.parse_choice`.
     channels
         Filters of every convolution.
     kernel_size
@@ -30,6 +34,8 @@ class CNN(nn.Module):
         statistics (Li et al. 2019, arXiv:1801.05134) and handicap some norms more than others.
     outputs
         Logits a sequence.
+    pooling
+        One of `seqnorm.models.pooling.POOLINGS`.
 
     Raises
     ------
@@ -59,53 +65,40 @@ class CNN(nn.Module):
         pool: int = 4,
         dropout: float = 0.0,
         outputs: int = 1,
+        pooling: str = "max_mean",
     ) -> None:
         super().__init__()
         check_odd(kernel_size=kernel_size, inner_kernel_size=inner_kernel_size)
         check_sizes(channels=channels, blocks=blocks, pool=pool, outputs=outputs)
         check_dropout(dropout)
         self.pool = pool
-        self.convs = nn.ModuleList()
-        self.norms = nn.ModuleList()
-        for block in range(blocks):
-            inputs, size = (channels, inner_kernel_size) if block else (4, kernel_size)
-            self.convs.append(nn.Conv1d(inputs, channels, size, padding=size // 2))
-            self.norms.append(make_norm(norm, channels))
+        placement = Placement(norm)
+        self.input_norm = placement.input()
+        first = nn.Conv1d(4, channels, kernel_size, padding=kernel_size // 2)
+        conv, first_norm = placement.first(first, last=blocks == 1)
+        self.convs = nn.ModuleList([conv])
+        self.norms = nn.ModuleList([first_norm])
+        for block in range(1, blocks):
+            size = inner_kernel_size
+            self.convs.append(nn.Conv1d(channels, channels, size, padding=size // 2))
+            self.norms.append(placement.later(channels, last=block == blocks - 1))
+        self.pooling = GlobalPool(pooling, channels)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(2 * channels, outputs)
+        self.head = nn.Linear(self.pooling.features, outputs)
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Logits of one-hot sequences.
-
-        Parameters
-        ----------
-        x
-            Shape (N, 4, L).
-        lengths
-            Valid bases of each sequence, integers of shape (N,), where the batch is padded at
-            the end.
-
-        Returns
-        -------
-        Tensor
-            Shape (N, outputs).
-
-        Raises
-        ------
-        ValueError
-            For another shape, or a sequence too short for the pooling.
-        """
+    def features(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """What the head sees (N, F) of one-hot sequences (N, 4, L)."""
         last = len(self.convs) - 1
         check_sequences(x, lengths, shortest=self.pool**last)
-        x = zero_padding(x, lengths)
+        x = self.input_norm(x, lengths)
         for block, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             x = norm(conv(x), lengths)
             if block < last:
                 # ReLU and the maximum commute, and pooled there is less to do for both.
                 x, lengths = max_pool(x, self.pool, lengths)
             x = F.relu(x)
-        logits: Tensor = self.head(self.dropout(global_pool(x, lengths)))
-        return logits
+        pooled: Tensor = self.pooling(x, lengths)
+        return pooled
 
     def extra_repr(self) -> str:
         """What the submodules do not show."""

@@ -5,13 +5,18 @@ import inspect
 from typing import Any
 
 import torch
-from torch import nn
 
+from seqnorm.models.base import SequenceModel
 from seqnorm.models.cnn import CNN
+from seqnorm.models.residual import ResidualCNN
 from seqnorm.models.reverse_complement import ReverseComplementAverage
 from seqnorm.models.transformer import Transformer
 
-MODELS: dict[str, type[nn.Module]] = {"cnn": CNN, "transformer": Transformer}
+MODELS: dict[str, type[SequenceModel]] = {
+    "cnn": CNN,
+    "residual": ResidualCNN,
+    "transformer": Transformer,
+}
 
 
 def build_model(name: str, norm: str, seed: int, **options: Any) -> ReverseComplementAverage:
@@ -20,11 +25,14 @@ def build_model(name: str, norm: str, seed: int, **options: Any) -> ReverseCompl
     Parameters
     ----------
     name
-        ``"cnn"`` or ``"transformer"``.
+        ``"cnn"``, ``"residual"`` or ``"transformer"``.
     norm
-        Kind of normalization; see `seqnorm.make_norm`.
+        Name of the normalization, ``KIND``, ``KIND@PLACE`` or ``KIND@PLACE+VARIANT``; see
+        `seqnorm.kinds.parse_choice`. The variant is what an experiment does with the model and
+        changes nothing here.
     seed
-        Of the initial weights. Models that differ in ``norm`` alone start from the same weights.
+        Of the initial weights. Models that differ in ``norm`` alone start from the same weights,
+        those of their norms apart.
     **options
         Further arguments of the model.
 

@@ -1,10 +1,10 @@
-"""Padding inside a model: zero it, follow it through pooling, leave it out of global pools.
+"""Padding inside a model: refuse what cannot be, zero it, follow it through pooling.
 
 Lengths are integers of shape (N,), or None where nothing is padded.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqnorm.functional import concrete, valid_positions
@@ -62,6 +62,14 @@ def zero_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
     return x if mask is None else torch.where(mask[:, None], x, 0.0)
 
 
+class ZeroPadding(nn.Module):
+    """`zero_padding` as a module, called as a norm is: what stands where no norm does."""
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Zero the padded positions of (N, C, L)."""
+        return zero_padding(x, lengths)
+
+
 def max_pool(x: Tensor, size: int, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Max-pool (N, C, L) with windows of ``size`` side by side; lengths follow.
 
@@ -72,20 +80,3 @@ def max_pool(x: Tensor, size: int, lengths: Tensor | None) -> tuple[Tensor, Tens
         return pooled, None
     shorter = lengths // size
     return zero_padding(pooled, shorter), shorter
-
-
-def global_pool(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Maximum and mean of (N, C, L) over the valid positions, as (N, 2 C).
-
-    A sequence without a valid position gives zeros.
-    """
-    mask = valid_positions(lengths, x.shape[0], x.shape[2], x.device)
-    if mask is None or lengths is None:
-        return torch.cat([x.amax(-1), x.mean(-1)], dim=1)
-    mask, counts = mask[:, None], lengths.to(x.device)[:, None]
-    largest = torch.where(mask, x, torch.finfo(x.dtype).min).amax(-1)
-    largest = torch.where(counts > 0, largest, 0.0)
-    # Half precision holds neither the sum of a long sequence nor every length.
-    wide = torch.promote_types(x.dtype, torch.float32)
-    mean = torch.where(mask, x, 0.0).sum(-1, dtype=wide) / counts.clamp(min=1)
-    return torch.cat([largest, mean.to(x.dtype)], dim=1)

@@ -1,8 +1,12 @@
 """Both strands say the same: average a model's answer over them."""
 
+from collections.abc import Callable
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
+from seqnorm.models.base import SequenceModel
 from seqnorm.models.padding import zero_padding
 
 
@@ -35,7 +39,8 @@ class ReverseComplementAverage(nn.Module):
     Parameters
     ----------
     model
-        Takes ``(x, lengths=None)``.
+        Takes ``(x, lengths=None)``, and has ``features`` of the same arguments if those are asked
+        for.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -44,8 +49,16 @@ class ReverseComplementAverage(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Logits of (N, 4, L)."""
-        given: Tensor = self.model(x, lengths)
+        return self._over_strands(self.model, x, lengths)
+
+    def features(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """What the model's head sees (N, F), averaged likewise: the same for both strands."""
+        return self._over_strands(cast(SequenceModel, self.model).features, x, lengths)
+
+    def _over_strands(
+        self, answer: Callable[..., Tensor], x: Tensor, lengths: Tensor | None
+    ) -> Tensor:
+        given = answer(x, lengths)
         if self.training:
             return given
-        other: Tensor = self.model(reverse_complement(x, lengths), lengths)
-        return (given + other) / 2
+        return (given + answer(reverse_complement(x, lengths), lengths)) / 2

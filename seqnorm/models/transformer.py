@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqnorm.functional import valid_positions
-from seqnorm.layers import RMSNorm, make_norm
+from seqnorm.layers import GroupNorm, InstanceNorm1d, RMSNorm
+from seqnorm.models.base import SequenceModel
 from seqnorm.models.options import check_dropout, check_odd, check_sizes
-from seqnorm.models.padding import check_sequences, global_pool, max_pool, zero_padding
+from seqnorm.models.padding import check_sequences, max_pool
+from seqnorm.models.placement import Placement
+from seqnorm.models.pooling import GlobalPool
 
 
 def rotate(x: Tensor, base: float = 10_000.0) -> Tensor:
@@ -68,11 +71,13 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Pre-normalized attention and feed-forward layers, each with a residual connection."""
 
-    def __init__(self, norm: str, width: int, heads: int, dropout: float, qk_norm: bool) -> None:
+    def __init__(
+        self, placement: Placement, width: int, heads: int, dropout: float, qk_norm: bool
+    ) -> None:
         super().__init__()
-        self.attention_norm = make_norm(norm, width, layout="NLC")
+        self.attention_norm = placement.later(width, "NLC")
         self.attention = Attention(width, heads, qk_norm)
-        self.feed_norm = make_norm(norm, width, layout="NLC")
+        self.feed_norm = placement.later(width, "NLC")
         self.feed = nn.Sequential(
             nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * width, width)
         )
@@ -85,14 +90,25 @@ class Block(nn.Module):
         return mixed
 
 
-class Transformer(nn.Module):
+def _check_mean(final: nn.Module, pooling: str, norm: str) -> None:
+    """Refuse to take the mean of what was just given a mean of 0: no sequence would differ."""
+    alone = isinstance(final, GroupNorm) and final.num_groups == final.num_channels
+    if pooling == "mean" and (alone or isinstance(final, InstanceNorm1d)):
+        raise ValueError(
+            f"norm {norm!r} before pooling 'mean' leaves nothing of a sequence: each channel has "
+            "mean 0; choose another pooling, or put the norm @input or @first"
+        )
+
+
+class Transformer(SequenceModel):
     """Convolutional stem and max-pool, Transformer blocks, a global pool, a linear head.
 
     Parameters
     ----------
     norm
-        Kind of normalization after the stem, before every sub-layer and before the pool; see
-        `seqnorm.make_norm`.
+        Kind of normalization, and its place: ``@input``, on the bases alone; ``@first``, after
+        the stem's convolution alone; ``@every`` or none, there, before every sub-layer and before
+        the pool; ``@head``, before the pool alone. See `seqnorm.kinds.parse_choice`.
     width
         Features a position.
     depth
@@ -109,6 +125,8 @@ class Transformer(nn.Module):
         Normalize queries and keys (RMS, learnt gain) before their product.
     outputs
         Logits a sequence.
+    pooling
+        One of `seqnorm.models.pooling.POOLINGS`.
 
     Raises
     ------
@@ -133,6 +151,7 @@ class Transformer(nn.Module):
         dropout: float = 0.1,
         qk_norm: bool = False,
         outputs: int = 1,
+        pooling: str = "max_mean",
     ) -> None:
         super().__init__()
         check_odd(kernel_size=kernel_size)
@@ -145,27 +164,31 @@ class Transformer(nn.Module):
         if not isinstance(qk_norm, bool):
             raise ValueError(f"qk_norm must be true or false, got {qk_norm!r}")
         self.pool = pool
-        self.stem = nn.Conv1d(4, width, kernel_size, padding=kernel_size // 2)
-        self.stem_norm = make_norm(norm, width)
+        placement = Placement(norm)
+        self.input_norm = placement.input()
+        stem = nn.Conv1d(4, width, kernel_size, padding=kernel_size // 2)
+        self.stem, self.stem_norm = placement.first(stem)
         self.blocks = nn.ModuleList(
-            Block(norm, width, heads, dropout, qk_norm) for _ in range(depth)
+            Block(placement, width, heads, dropout, qk_norm) for _ in range(depth)
         )
-        self.final_norm = make_norm(norm, width, layout="NLC")
+        self.final_norm = placement.later(width, "NLC", last=True)
+        self.pooling = GlobalPool(pooling, width)
+        _check_mean(self.final_norm, pooling, norm)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(2 * width, outputs)
+        self.head = nn.Linear(self.pooling.features, outputs)
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Logits (N, outputs) of one-hot sequences (N, 4, L); see `CNN.forward`."""
+    def features(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """What the head sees (N, F) of one-hot sequences (N, 4, L)."""
         check_sequences(x, lengths, shortest=self.pool)
-        x = F.gelu(self.stem_norm(self.stem(zero_padding(x, lengths)), lengths))
+        x = self.input_norm(x, lengths)
+        x = F.gelu(self.stem_norm(self.stem(x), lengths))
         x, lengths = max_pool(x, self.pool, lengths)
         x = x.transpose(1, 2)
         mask = valid_positions(lengths, x.shape[0], x.shape[1], x.device)
         for block in self.blocks:
             x = block(x, lengths, mask)
-        x = self.final_norm(x, lengths).transpose(1, 2)
-        logits: Tensor = self.head(self.dropout(global_pool(x, lengths)))
-        return logits
+        pooled: Tensor = self.pooling(self.final_norm(x, lengths).transpose(1, 2), lengths)
+        return pooled
 
     def extra_repr(self) -> str:
         """What the submodules do not show."""

@@ -129,14 +129,18 @@ class Scorer:
         Raises
         ------
         InputError
-            For windows that the model cannot take.
+            For windows that the model cannot take, or a score that is not finite.
         """
         labels = torch.zeros(len(codes))
         windows = LabelledWindows(torch.from_numpy(np.ascontiguousarray(codes)), labels)
         try:
-            return predict(self.model, windows, batch_size=self.batch)
+            found = predict(self.model, windows, batch_size=self.batch)
         except (ValueError, IndexError) as error:
             raise InputError(f"windows of {self.width} bases: {error}") from error
+        # NaN would pass for a window without a score.
+        if not np.isfinite(found).all():
+            raise InputError("the model's scores are not finite; train it again")
+        return found
 
     def known_scores(self, codes: Codes, ambiguous: str) -> Floats:
         """The same; with ``ambiguous="skip"``, NaN for windows that hold an N."""

@@ -206,7 +206,7 @@ def test_every_strategy_can_be_named() -> None:
         ("partition.alpha=1.0", "key 'partition.alpha': scheme 'gc_skew' has no such dial"),
         ("partition.rho=2.0", "table 'partition': rho = 2.0"),
         ("partition={scheme='gc_skew', clients=3}", "key 'partition.rho' is missing"),
-        ("model.name=rnn", "table 'model': model 'rnn' does not exist; choose one of cnn, tra"),
+        ("model.name=rnn", "table 'model': model 'rnn' does not exist; choose one of cnn"),
         ("model.name=linear", "key 'model.name': 'linear' is the model of a [table]"),
         ("model.options={depth=3}", "table 'model': model 'cnn' has no option 'depth'"),
         ("model.options={norm='rms'}", "'norm' is no option of a model"),

@@ -11,7 +11,8 @@ from seqnorm.batches import one_hot
 from seqnorm.kinds import NORM_KINDS
 from seqnorm.layers import BatchNorm1d, GroupNorm, InstanceNorm1d, LayerNorm, NoNorm, RMSNorm
 from seqnorm.models import CNN, ReverseComplementAverage, build_model, reverse_complement
-from seqnorm.models.padding import global_pool, max_pool
+from seqnorm.models.padding import max_pool
+from seqnorm.models.pooling import GlobalPool
 from seqnorm.models.transformer import Attention, rotate
 
 MODELS: list[Any] = [
@@ -24,6 +25,7 @@ MODELS: list[Any] = [
         {"width": 16, "heads": 2, "kernel_size": 5, "pool": 3, "qk_norm": True},
         id="transformer-qk_norm",
     ),
+    pytest.param("residual", {"channels": 16, "kernel_size": 5, "blocks": 3}, id="residual"),
 ]
 KINDS = pytest.mark.parametrize("norm", NORM_KINDS)
 ALL = pytest.mark.parametrize(("name", "options"), MODELS)
@@ -201,7 +203,7 @@ class ConventionalCNN(CNN):
             x = F.relu(norm(conv(x), lengths))
             if block < len(self.convs) - 1:
                 x, lengths = max_pool(x, self.pool, lengths)
-        logits: Tensor = self.head(global_pool(x, lengths))
+        logits: Tensor = self.head(self.pooling(x, lengths))
         return logits
 
 
@@ -258,7 +260,7 @@ def test_pooled_lengths_drop_the_rest_of_each_sequence() -> None:
 
 def test_global_pools_leave_padding_out_and_are_zero_where_nothing_is_valid() -> None:
     x = torch.tensor([[[-1.0, -3.0, math.nan]], [[math.inf, math.nan, 5.0]]])
-    pooled = global_pool(x, torch.tensor([2, 0]))
+    pooled = GlobalPool("max_mean", 1)(x, torch.tensor([2, 0]))
     assert pooled.tolist() == [[-1.0, -2.0], [0.0, 0.0]]
 
 
@@ -267,10 +269,11 @@ def test_the_mean_of_a_long_sequence_in_half_precision_is_that_of_one_alone(
     dtype: torch.dtype,
 ) -> None:
     generator = torch.Generator().manual_seed(0)
+    global_pool = GlobalPool("max_mean", 8)
     for length in (257, 2049, 20_001):
         x = (10 + torch.randn(1, 8, length, generator=generator)).to(dtype)
         padded = F.pad(x, (0, 50), value=math.nan)
-        assert global_pool(padded, torch.tensor([length])).equal(global_pool(x, None))
+        assert global_pool(padded, torch.tensor([length])).equal(global_pool(x))
 
 
 # --- errors --------------------------------------------------------------------------------
@@ -296,10 +299,23 @@ def test_the_mean_of_a_long_sequence_in_half_precision_is_that_of_one_alone(
         ("cnn", {"dropout": "half"}, "dropout must be a probability below 1, got 'half'"),
         ("cnn", {"channels": 12, "norm": "group:8"}, "group:8' does not divide 12 channels"),
         ("cnn", {"norm": "bacth"}, "did you mean 'batch'"),
-        ("cnnn", {}, "model 'cnnn' does not exist; choose one of cnn, transformer"),
+        ("cnnn", {}, "model 'cnnn' does not exist; choose one of cnn, residual, transformer"),
+        ("cnn", {"pooling": "avg"}, "no pooling 'avg'; Valid: max_mean, max, mean, attention"),
+        ("cnn", {"pooling": 2}, "no pooling 2; "),
+        ("cnn", {"norm": "layer@frist"}, "norm 'layer@frist': no '@frist'; did you mean '@first'"),
+        ("cnn", {"norm": "group:8@input"}, "'group:8' does not divide 4 channels; .* 1, 2, 4"),
+        ("cnn", {"norm": "background"}, "stands nowhere else; write 'background@first'"),
+        ("cnn", {"norm": "background@input"}, "stands nowhere else; write 'background@first'"),
+        ("residual", {"pool": 4}, "model 'residual' has no option 'pool'"),
+        ("residual", {"blocks": 0}, "blocks must be"),
+        ("residual", {"inner_kernel_size": 2}, "inner_kernel_size must be odd, got 2"),
+        ("residual", {"dropout": 1}, "dropout must be a probability below 1, got 1"),
+        ("residual", {"channels": 12, "norm": "group:8@head"}, "does not divide 12 channels"),
         ("transformer", {"heads": 0}, "heads must be a whole number of at least 1, got 0"),
         ("transformer", {"heads": 3}, "multiple of twice the heads, got width 64 and 3 heads"),
         ("transformer", {"width": 6, "heads": 2}, "got width 6 and 2 heads"),
+        ("transformer", {"norm": "instance", "pooling": "mean"}, "'mean' leaves nothing of a seq"),
+        ("transformer", {"norm": "group:64@head", "pooling": "mean"}, "put the norm @input or"),
         ("transformer", {"depth": 0}, "depth must be"),
         ("transformer", {"kernel_size": 8}, "kernel_size must be odd"),
         ("transformer", {"pool": -2}, "pool must be"),
@@ -321,9 +337,8 @@ def test_an_option_that_cannot_be_is_refused_by_name(
     [
         ((2, 40, 4), None, r"shape \(N, 4, L\), got \(2, 40, 4\)"),
         ((4, 40), None, r"shape \(N, 4, L\), got \(4, 40\)"),
-        ((2, 4, 2), None, "sequences have 2 bases, the model needs at least"),
         ((2, 4, 0), None, "sequences have 0 bases"),
-        ((2, 4, 40), torch.tensor([40, 2]), "sequence 1 has 2 bases, the model needs at least"),
+        ((2, 4, 40), torch.tensor([40, 0]), "sequence 1 has 0 bases, the model needs at least"),
         ((2, 4, 40), torch.tensor([0, 40]), "sequence 0 has 0 bases"),
         ((2, 4, 40), torch.tensor([40, 41]), r"lengths\[1\] = 41 is outside 0\.\.40"),
         ((2, 4, 40), torch.tensor([40, -1]), r"lengths\[1\] = -1 is outside"),
@@ -347,7 +362,12 @@ def test_the_shortest_sequence_that_is_taken_gives_an_answer(
     name: str, options: dict[str, Any]
 ) -> None:
     model = trained(name, "layer", **options)
-    shortest = options["pool"] ** (options.get("blocks", 2) - 1)
+    shortest = options.get("pool", 1) ** (options.get("blocks", 2) - 1)
     assert model(torch.zeros(1, 4, shortest)).isfinite().all()
     with pytest.raises(ValueError, match=f"at least {shortest};"):
         model(torch.zeros(1, 4, shortest - 1))
+    if shortest > 1:
+        with pytest.raises(
+            ValueError, match=f"sequence 1 has {shortest - 1} bases, .* {shortest};"
+        ):
+            model(torch.zeros(2, 4, 40), torch.tensor([40, shortest - 1]))

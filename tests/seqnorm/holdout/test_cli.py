@@ -18,10 +18,10 @@ def test_help_names_every_command_with_an_example() -> None:
     assert "Example: seqnorm holdout" in seqnorm("holdout", "--help").stdout
 
 
-def test_norms_lists_every_kind() -> None:
-    shown = seqnorm("norms").stdout
-    for kind in ("batch", "layer", "layer_seq", "group:8", "instance", "rms", "none"):
-        assert any(line.startswith(kind) for line in shown.splitlines())
+def test_norms_lists_every_kind_place_and_variant() -> None:
+    starts = {line.split(" ")[0] for line in seqnorm("norms").stdout.splitlines()}
+    assert starts >= {"batch", "layer", "layer_seq", "group:8", "instance", "rms", "none"}
+    assert starts >= {"background", "@input", "@first", "@every", "@head", "+adapted", "+again"}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from seqnorm import metrics
 from seqnorm.holdout import measures
 from seqnorm.holdout.baselines import GC_ALONE, features
 from seqnorm.holdout.design import folds_of
-from seqnorm.holdout.spec import load_spec
+from seqnorm.holdout.load import load_spec
 from seqnorm.holdout.windows import WindowSet
 
 

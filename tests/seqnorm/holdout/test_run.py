@@ -23,9 +23,10 @@ from seqnorm.holdout import run as run_module
 from seqnorm.holdout.design import folds_of
 from seqnorm.holdout.draw import evaluation_file
 from seqnorm.holdout.genome_source import GenomeSource
+from seqnorm.holdout.load import load_spec
 from seqnorm.holdout.run import read_tables, run
 from seqnorm.holdout.scores import tensors_of
-from seqnorm.holdout.spec import Spec, load_spec
+from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.tables import Tables
 from seqnorm.holdout.trial import Trial
 from seqnorm.holdout.windows import WindowSet

@@ -11,8 +11,9 @@ from data_tools.genome import Genome
 from seqnorm.holdout.design import Cell, Fold, cells_of, folds_of, task_of
 from seqnorm.holdout.genome_source import GenomeSource
 from seqnorm.holdout.labelled_source import LabelledSource, simulated_windows, table_windows
+from seqnorm.holdout.load import load_spec
 from seqnorm.holdout.sources import open_source
-from seqnorm.holdout.spec import Spec, SpecError, load_spec
+from seqnorm.holdout.spec import Spec, SpecError
 from seqnorm.holdout.windows import VALIDATION, WindowSet
 from seqnorm.metrics import Scored, auroc
 

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from seqnorm.holdout.spec import SpecError, as_toml, load_spec
+from seqnorm.holdout.load import as_toml, load_spec
+from seqnorm.holdout.spec import SpecError
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 DEMO = EXAMPLES / "human_ctcf.toml"
@@ -60,7 +61,7 @@ def test_files_are_relative_to_the_spec_and_not_to_the_working_folder(
         (["split.validation=['chr22']"], "chromosome 'chr22' is in both validation and test"),
         (["split.primary=['chrX']"], "primary chromosome 'chrX' must be one of the test"),
         (["split.validation_offset=5"], "split.validation_offset"),
-        (["models=[{name='rnn'}]"], "model 'rnn' does not exist; choose one of cnn, transformer"),
+        (["models=[{name='rnn'}]"], "model 'rnn' does not exist; choose one of cnn, residual, tra"),
         (["models=[{name='cnn', options={depth=3}}]"], "depth"),
         (["models=[{name='cnn', options={kernel_size=4}}]"], "kernel_size"),
         (["models=[{name='cnn', options={norm='rms'}}]"], "'norm' is no option of a model"),

@@ -153,6 +153,16 @@ def test_one_output_of_several_is_scored(small: Small, genome: Genome) -> None:
         np.testing.assert_allclose(found, both[:, output].detach(), rtol=0, atol=1e-6)
 
 
+def test_scores_that_are_not_finite_do_not_pass_for_windows_without_one(
+    genome: Genome, small: Small
+) -> None:
+    model = small("none")
+    with torch.no_grad():
+        model.model.head.bias.fill_(torch.nan)
+    with pytest.raises(InputError, match="not finite"):
+        list(predict_tiles(Scorer(model, WIDTH), genome))
+
+
 class Share(nn.Module):
     """The share of A: quick, so that a long chromosome can be scored."""
 
