@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -26,6 +24,7 @@ import seqnorm
 from data_tools.atomic import write_atomic
 from data_tools.errors import InputError, MissingFileError
 from seqnorm.models import ReverseComplementAverage, build_model
+from seqnorm.saved_checks import fault_of, unlike
 
 __all__ = ["Saved", "load_model", "read_saved", "save_model"]
 
@@ -115,7 +114,7 @@ def save_model(
     True
     """
     state = {key: _alone(value) for key, value in model.state_dict().items()}
-    if (fault := _unlike(state, name, norm, options)) is not None:
+    if (fault := unlike(state, name, norm, options)) is not None:
         raise ValueError(f"these arguments do not build the model that is to be saved: {fault}")
     count = int(options.get("outputs", 1))
     named = tuple(outputs) or tuple(
@@ -127,7 +126,7 @@ def save_model(
     versions = {"seqnorm": seqnorm.__version__, "torch": metadata.version("torch")}
     sha256 = hashlib.sha256(raw).hexdigest()
     saved = Saved(name, norm, seed, dict(options), sha256, named, width, threshold, versions, about)
-    if (fault := _fault_of(asdict(saved))) is not None:
+    if (fault := fault_of(asdict(saved))) is not None:
         raise ValueError(fault)
     entry = {"format": _FORMAT, "format_version": _VERSION} | asdict(saved)
     text = json.dumps(entry, indent=1, allow_nan=False) + "\n"
@@ -167,7 +166,7 @@ def read_saved(path: str | Path) -> Saved:
             f"{file}: was written by a newer version of seqnorm (format {version!r}, this one "
             f"reads {_VERSION}); update seqnorm"
         )
-    if (fault := _fault_of(entry)) is not None:
+    if (fault := fault_of(entry)) is not None:
         raise InputError(f"{file}: damaged ({fault}); save the model again")
     return Saved(**entry | {"outputs": tuple(entry["outputs"])})
 
@@ -208,7 +207,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> ReverseC
         state = load(raw)
     except (SafetensorError, ValueError, KeyError) as error:
         raise InputError(f"{file}: no safetensors ({error}); save the model again") from None
-    if (fault := _unlike(state, saved.name, saved.norm, saved.options)) is not None:
+    if (fault := unlike(state, saved.name, saved.norm, saved.options)) is not None:
         raise InputError(f"{folder / JSON}: does not describe the weights beside it: {fault}")
     model = build_model(saved.name, saved.norm, saved.seed, **saved.options)
     model.load_state_dict(state)
@@ -239,66 +238,3 @@ def _put(folder: Path, raw: bytes, text: str, sha256: str) -> None:
 def _alone(tensor: Tensor) -> Tensor:
     """Copy that shares memory with no other, as safetensors asks of tied weights."""
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-
-
-def _unlike(
-    state: Mapping[str, Tensor], name: str, norm: str, options: Mapping[str, Any]
-) -> str | None:
-    """Say how a model of these arguments differs from weights; it is not built for that."""
-    numbers = sum(tensor.numel() for tensor in state.values())
-    for key, value in options.items():
-        # A small file must not ask for a large model: each size has at least so many weights.
-        if isinstance(value, int) and value > max(numbers, 1):
-            return f"option '{key}' is {value}, all weights are {numbers} numbers"
-    try:
-        with torch.device("meta"):
-            expected = build_model(name, norm, 0, **options).state_dict()
-    except (ValueError, TypeError) as error:
-        return str(error)
-    for key in sorted(expected.keys() ^ state.keys()):
-        return f"'{key}' is {'not among the weights' if key in expected else 'no part of it'}"
-    for key in expected:
-        given, wanted = (f"{t[key].dtype} {tuple(t[key].shape)}" for t in (state, expected))
-        if given != wanted:
-            return f"'{key}' is {given} where {wanted} is needed"
-    return None
-
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "name": (str,),
-    "norm": (str,),
-    "seed": (int,),
-    "options": (dict,),
-    "sha256": (str,),
-    "outputs": (list, tuple),
-    "width": (int, type(None)),
-    "threshold": (int, float, type(None)),
-    "versions": (dict,),
-    "about": (dict,),
-}
-
-
-def _fault_of(entry: Mapping[str, Any]) -> str | None:
-    """Say what is wrong with the fields of a `Saved`."""
-    if set(entry) != set(_TYPES):
-        odd = sorted(set(entry) ^ set(_TYPES))
-        return f"'{odd[0]}' is {'unknown' if odd[0] in entry else 'missing'}"
-    for key, kinds in _TYPES.items():
-        value = entry[key]
-        if not isinstance(value, kinds) or isinstance(value, bool):
-            return f"'{key}' cannot be {value!r:.60}"
-    if not 0 <= entry["seed"] < 2**63:
-        return f"'seed' cannot be {entry['seed']}"
-    if not re.fullmatch("[0-9a-f]{64}", entry["sha256"]):
-        return "'sha256' is no checksum"
-    if entry["width"] is not None and entry["width"] < 1:
-        return f"'width' must be at least 1, got {entry['width']}"
-    if entry["threshold"] is not None and not math.isfinite(entry["threshold"]):
-        return "'threshold' must be finite"
-    if not entry["outputs"] or not all(isinstance(text, str) for text in entry["outputs"]):
-        return "'outputs' must name the model's logits"
-    try:
-        json.dumps([entry["options"], entry["about"]], allow_nan=False)
-    except (TypeError, ValueError) as error:
-        return f"options and further words must be what JSON can hold: {error}"
-    return None

@@ -89,6 +89,7 @@ def test_the_folder_or_either_file_names_a_model(tmp_path: Path, name: str) -> N
         ({"width": "250"}, "'width' cannot be"),
         ({"threshold": float("nan")}, "finite"),
         ({"outputs": []}, "'outputs' must name"),
+        ({"outputs": ["a", "b"]}, "names 2 logits, the model has another number"),
         ({"more": 1}, "'more' is unknown"),
     ],
 )
