@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from data_tools.folds import Fold, gc_stress_fold, k_folds, read_fold, write_fold
     from data_tools.genome import Genome
     from data_tools.intervals import read_intervals
-    from data_tools.logo import motif_logo
+    from data_tools.logo import height_logo, motif_logo
     from data_tools.motif_scan import best_match, scan
     from data_tools.motifs import Motif, read_motif, read_motifs
     from data_tools.negatives import background_windows
@@ -62,6 +62,7 @@ _HOMES = {
     "confounding": "combat",
     "fit_combat": "combat",
     "gc_stress_fold": "folds",
+    "height_logo": "logo",
     "k_folds": "folds",
     "kmer_shuffle": "shuffle",
     "log_cpm": "combat",
@@ -111,6 +112,7 @@ __all__ = [
     "fit_combat",
     "gc_fraction",
     "gc_stress_fold",
+    "height_logo",
     "k_folds",
     "kmer_shuffle",
     "log_cpm",

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from seqnorm.models import CNN, ResidualCNN, Transformer, build_model
     from seqnorm.moments import Moments
     from seqnorm.robustness import audit
+    from seqnorm.saved import load_model, save_model
     from seqnorm.surgery import (
         convert,
         fold,
@@ -86,10 +87,12 @@ _HOMES = {
     "freeze": "surgery",
     "from_keras": "surgery",
     "leak_report": "leaks",
+    "load_model": "saved",
     "make_norm": "layers",
     "merge_batchnorm": "surgery",
     "normalize": "functional",
     "recalibrate": "surgery",
+    "save_model": "saved",
     "to_keras": "surgery",
     "unfreeze": "surgery",
 }
@@ -130,10 +133,12 @@ __all__ = [
     "freeze",
     "from_keras",
     "leak_report",
+    "load_model",
     "make_norm",
     "merge_batchnorm",
     "normalize",
     "recalibrate",
+    "save_model",
     "to_keras",
     "unfreeze",
 ]

@@ -7,6 +7,7 @@ import tyro
 
 from data_tools.command_line import run
 from seqnorm.runs.command import Overrides, flat, run_attended, say
+from seqnorm.use.commands import explain, predict, variants
 
 DESCRIPTION = """Normalization layers for biological sequence models, and the experiments on them.
 
@@ -15,6 +16,9 @@ Examples:
   seqnorm holdout examples/human_ctcf.toml --override training.epochs=2 norms='["batch","layer"]'
   seqnorm report runs/human_ctcf
   seqnorm audit scores.csv --windows windows.csv --out card
+  seqnorm predict runs/human_ctcf/trials/y --genome genome.fa.gz --out scores.bw
+  seqnorm explain runs/human_ctcf/trials/y --genome genome.fa.gz --bed peaks.bed --out explained
+  seqnorm variants runs/human_ctcf/trials/y calls.vcf --genome genome.fa.gz --out effects.tsv
   seqnorm norms
 """
 
@@ -159,4 +163,4 @@ def norms() -> None:
 
 def main() -> None:
     """Entry point."""
-    run("seqnorm", DESCRIPTION, (holdout, report, audit, norms))
+    run("seqnorm", DESCRIPTION, (holdout, report, audit, predict, explain, variants, norms))

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 DATA_TOOLS = (ROOT / "docs" / "data_tools.md").read_text()
+USE = (ROOT / "docs" / "use.md").read_text()
 
 
 def blocks(language: str, page: str = README) -> list[str]:
@@ -26,7 +27,7 @@ def test_the_readme_begins_with_the_two_commands() -> None:
 
 @pytest.mark.parametrize(
     "code",
-    [*blocks("python"), *blocks("python", DATA_TOOLS)],
+    [*blocks("python"), *blocks("python", DATA_TOOLS), *blocks("python", USE)],
     ids=lambda code: code.split("\n")[0],
 )
 def test_the_python_of_the_pages_runs(code: str) -> None:
@@ -37,7 +38,7 @@ def test_the_python_of_the_pages_runs(code: str) -> None:
 
 
 def test_the_commands_of_the_readme_exist() -> None:
-    every = [*blocks(""), *blocks("", DATA_TOOLS)]
+    every = [*blocks(""), *blocks("", DATA_TOOLS), *blocks("", USE)]
     lines = [line for block in every for line in block.splitlines() if ".venv/bin/" in line]
     assert len(lines) >= 4
     for line in lines:

@@ -1,7 +1,8 @@
 """One trial: train a model, score the evaluation windows, measure. A pure function of its inputs.
 
-A trial's folder holds ``model.safetensors`` and ``trained.json`` once it is trained, and
-``scores.npy`` and ``measures.npz`` once it is scored; each file appears whole or not at all.
+A trial's folder holds ``model.safetensors``, ``model.json`` (`seqnorm.load_model` reads them) and
+``trained.json`` once it is trained, and ``scores.npy`` and ``measures.npz`` once it is scored; each
+file appears whole or not at all.
 """
 
 import io
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.torch import load, save
+from safetensors.torch import load
 from sklearn.metrics import average_precision_score
 
 from data_tools.atomic import write_atomic
@@ -28,6 +29,7 @@ from seqnorm.holdout.windows import VALIDATION, WindowSet
 from seqnorm.kinds import parse_choice
 from seqnorm.models import ReverseComplementAverage, build_model
 from seqnorm.runs.naming import in_name, safe_name
+from seqnorm.saved import save_model
 from seqnorm.training import TrainingConfig, fit, resolve_device
 
 OnEpoch = Callable[[int], None]
@@ -145,9 +147,15 @@ def train(
         checkpoint=folder / "checkpoint",
         on_epoch=lambda epoch, entry: on_epoch(epoch),
     )
-    write_atomic(
-        folder / "model.safetensors",
-        save({k: v.cpu().contiguous() for k, v in model.state_dict().items()}),
+    save_model(
+        folder,
+        model,
+        name=trial.model,
+        norm=trial.norm,
+        options=options_of(spec.models, trial.model),
+        seed=trial.random_seed,
+        width=training.codes.shape[1] - 2 * training.margin,
+        trial=trial.id,
     )
     trained = Trained(
         trial,

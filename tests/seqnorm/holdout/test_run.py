@@ -14,19 +14,25 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import seqnorm
 from data_tools.errors import InputError
 from data_tools.genome import Genome
 from data_tools.negatives import Drawn
 from seqnorm.holdout import genome_source
 from seqnorm.holdout import run as run_module
 from seqnorm.holdout.design import folds_of
+from seqnorm.holdout.draw import evaluation_file
 from seqnorm.holdout.genome_source import GenomeSource
 from seqnorm.holdout.load import load_spec
 from seqnorm.holdout.run import read_tables, run
+from seqnorm.holdout.scores import tensors_of
 from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.tables import Tables
 from seqnorm.holdout.trial import Trial
+from seqnorm.holdout.windows import WindowSet
 from seqnorm.runs.record import locked
+from seqnorm.saved import read_saved
+from seqnorm.training import predict
 
 TABLES = ["trials", "summary", "differences", "deciles", "tuning", "curves", "chromosomes"]
 
@@ -109,6 +115,23 @@ def test_tables_read_back_as_they_were_written(finished: tuple[Path, Tables]) ->
     pd.testing.assert_frame_equal(again.trials, tables.trials, check_dtype=False)
     with (folder / "trials.csv").open() as stream:
         assert len(list(csv.reader(stream))) == len(tables.trials) + 1
+
+
+def test_a_trained_trial_is_loaded_in_one_line_and_gives_its_scores(
+    demo: Path, small: list[str], finished: tuple[Path, Tables]
+) -> None:
+    folder = finished[0]
+    windows = WindowSet.load(evaluation_file(folder, "main", "all"))
+    scored = 0
+    for trial in sorted((folder / "trials").glob("cnn-*")):
+        model = seqnorm.load_model(trial)
+        assert read_saved(trial).width == load_spec(demo, small).data.width
+        assert read_saved(trial).about == {"trial": trial.name}
+        if (trial / "scores.npy").exists():
+            logits = predict(model, tensors_of(windows))
+            np.testing.assert_array_equal(logits, np.load(trial / "scores.npy"))
+            scored += 1
+    assert scored == 4
 
 
 def test_run_json_records_versions_checksums_counts_and_status(
