@@ -24,7 +24,7 @@ from seqnorm.holdout.tables import (
 from seqnorm.holdout.titles import section_title, title
 from seqnorm.holdout.trial import BASELINE
 from seqnorm.holdout.windows import VALIDATION
-from seqnorm.holdout.words import level, percent, points, ranged, signed
+from seqnorm.holdout.words import level, percent, points, ranged, signed, sized
 from seqnorm.kinds import parse_choice
 
 __all__ = ["FEW_BLOCKS", "Answer", "compose", "level", "percent", "signed"]
@@ -141,7 +141,7 @@ def _equivalent(spec: Spec, primary: pd.DataFrame) -> str:
     found = primary.loc[primary["p_equivalent"] < level_, "norm"]
     if found.empty:
         return ""
-    margin = f"{100 * spec.evaluation.margin:g} points"
+    margin = sized(PRIMARY_METRIC, spec.evaluation.margin)
     return f"; equivalent within {margin}: {', '.join(title(str(norm)) for norm in found)}"
 
 

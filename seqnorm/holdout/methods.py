@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 from seqnorm.holdout.design import claims_of
 from seqnorm.holdout.spec import Model, Spec
+from seqnorm.holdout.tables import PRIMARY_METRIC
 from seqnorm.holdout.titles import NEGATIVES_TITLES, metric_title, model_title, title
-from seqnorm.holdout.words import level
+from seqnorm.holdout.words import level, sized
 
 REFERENCES = (
     "Banerjee S. K. (1960) Approximate confidence interval for linear functions of means of k "
@@ -130,9 +131,9 @@ def _split(spec: Spec) -> str:
 
 def _models(spec: Spec) -> str:
     named = _listed([_model(model) for model in spec.models])
-    norms = _listed([f"{title(norm)} ({norm})" for norm in spec.norms])
+    norms = "; ".join(f"{title(norm)} ({norm})" for norm in spec.norms)
     text = (
-        f"Models were {named} (seqnorm), whose logits are averaged over both strands. Norms "
+        f"Models were {named}, whose logits are averaged over both strands. Norms "
         f"compared: {norms}. Models of one seed began with the same convolution and head weights "
         "and saw the same windows in the same order, whatever the norm."
     )
@@ -200,7 +201,7 @@ def _inference(spec: Spec) -> str:
         )
     return text + (
         f" Equivalence was tested by two one-sided tests (Schuirmann 1987) with a margin of "
-        f"{100 * given.margin:g} points."
+        f"{sized(PRIMARY_METRIC, given.margin)}."
     )
 
 
@@ -210,7 +211,8 @@ def _claims(spec: Spec) -> str:
         return "No hypothesis was stated before the run; the analysis is exploratory."
     told = [
         f"{claim.name}: {title(claim.norm)} against {title(claim.reference)}, "
-        f"{metric_title(claim.metric)} {claim.direction} by at least {claim.smallest_effect:g}"
+        f"{metric_title(claim.metric)} {claim.direction} by at least "
+        f"{sized(claim.metric, claim.smallest_effect)}"
         for claim in claims
     ]
     return f"Stated before the run: {'; '.join(told)}. {spec.evaluation.stopping}"

@@ -20,11 +20,11 @@ from seqnorm.holdout.methods import methods
 from seqnorm.holdout.run import read_tables
 from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.summary import summarize
-from seqnorm.holdout.tables import Tables, narrowed, reference_norm, sections
+from seqnorm.holdout.tables import PRIMARY_METRIC, Tables, narrowed, reference_norm, sections
 from seqnorm.holdout.titles import metric_title, title
 from seqnorm.holdout.verdicts import POINTS
 from seqnorm.holdout.views import overview, section_view, slug
-from seqnorm.holdout.words import level, p_value, signed
+from seqnorm.holdout.words import level, p_value, signed, sized
 from seqnorm.runs.page import page_environment
 
 
@@ -92,6 +92,8 @@ def _page(
         "title": title,
         "metric_title": metric_title,
         "in_points": POINTS,
+        "sized": sized,
+        "margin": sized(PRIMARY_METRIC, spec.evaluation.margin),
         "reference": reference_norm(spec),
         "spec": spec,
     }

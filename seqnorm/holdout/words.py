@@ -4,8 +4,9 @@ import math
 
 from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.tables import Estimate
+from seqnorm.holdout.verdicts import POINTS
 
-__all__ = ["level", "p_value", "percent", "points", "ranged", "signed", "undecided"]
+__all__ = ["level", "p_value", "percent", "points", "ranged", "signed", "sized", "undecided"]
 
 
 def percent(value: float) -> str:
@@ -49,6 +50,20 @@ def p_value(value: float) -> str:
     if math.isnan(value):
         return "–"
     return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def sized(metric: str, value: float) -> str:
+    """A size that the spec sets, in the unit of a metric.
+
+    Examples
+    --------
+    >>> sized("false_alarm_rate", 0.01), sized("recall", 0.02), sized("auroc", 0.01)
+    ('1 point', '2 points', '0.01')
+    """
+    if metric not in POINTS:
+        return f"{value:g}"
+    text = f"{100 * value:g}"
+    return f"{text} point" if text == "1" else f"{text} points"
 
 
 def points(row: Estimate) -> str:

@@ -50,5 +50,5 @@ def probe_plot(spec: Spec, tables: Tables) -> Plot | None:
         "From what the linear head sees of the negatives; fitted on validation, read on each test "
         "chromosome. 1: the features tell GC exactly; 0 or less: not at all. A dot a seed and "
         "test chromosome, the mark their mean; without intervals."
-        + (f" {below} dots lie at {LOWEST} or below, on the edge." if below else ""),
+        + (f" {below} dots lie at {number(LOWEST, 'g')} or below, on the edge." if below else ""),
     )
