@@ -83,10 +83,8 @@ def as_csv(table: pd.DataFrame) -> str:
     chr1,0.5
     '=A1,-1
     """
-    plain = table.copy()
-    for column in plain.columns:
-        if not pd.api.types.is_numeric_dtype(plain[column]):
-            plain[column] = [_harmless(value) for value in plain[column]]
+    words = [name for name in table if not pd.api.types.is_numeric_dtype(table[name])]
+    plain = table.assign(**{str(name): table[name].map(_harmless) for name in words})
     return str(plain.to_csv(index=False, float_format="%.17g", lineterminator="\n"))
 
 

@@ -10,6 +10,7 @@ alike by the correlation of their columns, each centred and weighted by its info
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -22,7 +23,6 @@ from data_tools.motifs import Motif, read_motif
 from seqnorm.composition import BackgroundNorm
 from seqnorm.holdout.design import folds_of
 from seqnorm.holdout.draw import evaluation_file
-from seqnorm.holdout.scores import tensors_of
 from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.tables import Section, Tables, only
 from seqnorm.holdout.trial import BASELINE, Trial, model_of
@@ -113,7 +113,9 @@ def find_filters(spec: Spec, folder: Path, tables: Tables, section: Section) -> 
     fold = folds_of(spec)[0].name
     try:
         codes = _codes(evaluation_file(folder, section.task, fold))
-    except (OSError, ValueError, KeyError) as error:
+    except FileNotFoundError:
+        return Found(motif, {}, ("The evaluation windows are gone.",))
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
         return Found(motif, {}, (f"The evaluation windows cannot be read ({error}).",))
     best: dict[str, FilterMotif] = {}
     for trial in _trials(tables, section, fold):
@@ -124,7 +126,8 @@ def find_filters(spec: Spec, folder: Path, tables: Tables, section: Section) -> 
             skipped.append(f"{trial.norm}: the weights are gone.")
             continue
         except Exception as error:  # safetensors and torch raise kinds of their own.
-            skipped.append(f"{trial.norm}: the weights do not fit the model ({_short(error)}).")
+            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            skipped.append(f"{trial.norm}: the weights do not fit the model ({why}).")
             continue
         chosen = _choose(filters, motif)
         if chosen is None:

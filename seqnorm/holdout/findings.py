@@ -142,7 +142,9 @@ def _permuted(name: str, rows: pd.DataFrame) -> str:
         if not row.low <= CHANCE <= row.high
     ]
     held = len(known) - len(off)
-    line = f"Control, {name}: with permuted labels, {held} of {len(found)} intervals of AUROC hold 0.5"
+    line = (
+        f"Control, {name}: with permuted labels, {held} of {len(found)} intervals of AUROC hold 0.5"
+    )
     return f"{line}; not {', '.join(off)}." if off else f"{line}."
 
 

@@ -16,8 +16,8 @@ REFERENCES = (
     "Holm S. (1979) A simple sequentially rejective multiple test procedure. Scandinavian Journal "
     "of Statistics 6, 65–70.",
     "Loshchilov I., Hutter F. (2019) Decoupled weight decay regularization. arXiv:1711.05101.",
-    "Obuchowski N. A., Rockette H. E. (1995) Hypothesis testing of diagnostic accuracy for multiple "
-    "readers and multiple tests. Communications in Statistics: Simulation 24, 285–308.",
+    "Obuchowski N. A., Rockette H. E. (1995) Hypothesis testing of diagnostic accuracy for "
+    "multiple readers and multiple tests. Communications in Statistics: Simulation 24, 285–308.",
     "Schuirmann D. J. (1987) A comparison of the two one-sided tests procedure and the power "
     "approach for assessing the equivalence of average bioavailability. Journal of "
     "Pharmacokinetics and Biopharmaceutics 15, 657–680.",
@@ -56,8 +56,14 @@ def methods(spec: Spec, record: Mapping[str, Any]) -> Methods:
         _software(record),
     )
     adapted = any(norm.endswith("+adapted") for norm in spec.norms)
-    more = ("Li Y. et al. (2016) Revisiting batch normalization for practical domain adaptation. "
-            "arXiv:1603.04779.",) if adapted else ()
+    more = (
+        (
+            "Li Y. et al. (2016) Revisiting batch normalization for practical domain adaptation. "
+            "arXiv:1603.04779.",
+        )
+        if adapted
+        else ()
+    )
     return Methods(tuple(" ".join(part.split()) for part in parts), (*REFERENCES, *more))
 
 

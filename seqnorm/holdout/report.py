@@ -74,7 +74,7 @@ def _sections(spec: Spec, tables: Tables, folder: Path) -> dict[str, Any]:
     logos = [gallery.add(plot, slug(spec, every[0])) for plot in plots.filter_logos(found)]
     return {
         "sections": views,
-        "logos": logos if found.best else [],
+        "logos": logos,
         "compared": found.motif is not None,
         "no_filters": found.skipped,
         "overview": overview(spec, tables) if len(every) > 1 else [],

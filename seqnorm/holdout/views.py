@@ -19,7 +19,13 @@ from seqnorm.holdout.tables import (
     only,
     sections,
 )
-from seqnorm.holdout.titles import NEGATIVES_TITLES, METRIC_TITLES, model_title, section_title, title
+from seqnorm.holdout.titles import (
+    METRIC_TITLES,
+    NEGATIVES_TITLES,
+    model_title,
+    section_title,
+    title,
+)
 from seqnorm.holdout.trial import BASELINE
 from seqnorm.holdout.windows import VALIDATION
 
@@ -122,7 +128,12 @@ def _slopes(tables: Tables) -> list[Row]:
     changes = estimates(only(tables.slopes, kind="difference"), "norm")
     tests = _by_norm(only(tables.slopes, kind="difference").to_dict("records"))
     return [
-        {"norm": title(norm), "slope": slope, "change": changes.get((norm,)), "test": tests.get(norm)}
+        {
+            "norm": title(norm),
+            "slope": slope,
+            "change": changes.get((norm,)),
+            "test": tests.get(norm),
+        }
         for (norm,), slope in slopes.items()
     ]
 

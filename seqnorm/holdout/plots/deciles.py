@@ -9,14 +9,16 @@ from seqnorm.holdout.plots.plot import (
     by_norm,
     colour,
     floats,
+    label,
     marker,
+    names,
     panels,
     spoken,
 )
 from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.tables import Tables, reference_norm
 from seqnorm.holdout.titles import title
-from seqnorm.plot_style import RULE, SMALL, style
+from seqnorm.plot_style import RULE, style
 
 
 @style()
@@ -26,7 +28,7 @@ def deciles_plot(spec: Spec, tables: Tables) -> Plot:
         norm: part.sort_values("decile")
         for norm, part in by_norm(spec, tables.deciles, without="gc").items()
     }
-    figure, found = panels(list(rows), 1.75)
+    figure, found = panels(names(rows), 1.3)
     aim = 100 * spec.evaluation.false_alarm_rate
     for norm, axes in found.items():
         axes.axhline(aim, color=RULE, linewidth=1, linestyle=":")
@@ -43,8 +45,7 @@ def deciles_plot(spec: Spec, tables: Tables) -> Plot:
     highest = 100 * float(shown["estimate"].max())
     # Wide intervals would press the lines flat: they may leave the panel.
     axes.set_ylim(0, min(104.0, 1.6 * max(highest, 2 * aim)))
-    figure.supxlabel("GC fraction of the window (median of the tenth)", fontsize=SMALL)
-    figure.supylabel("false-alarm rate, %", fontsize=SMALL)
+    label(figure, "GC fraction of the window (median of the tenth)", "false-alarm rate, %")
     ends = [(norm, floats(part, "estimate")[[0, -1]]) for norm, part in rows.items()]
     return Plot(
         "false_alarms_by_gc",

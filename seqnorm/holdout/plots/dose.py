@@ -13,6 +13,7 @@ from seqnorm.holdout.plots.plot import (
     by_norm,
     colour,
     floats,
+    label,
     marker,
     number,
     panels,
@@ -22,7 +23,7 @@ from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.tables import Estimate, Tables, estimates, only, reference_norm
 from seqnorm.holdout.titles import title
 from seqnorm.holdout.windows import VALIDATION
-from seqnorm.plot_style import RULE, SMALL, style
+from seqnorm.plot_style import RULE, style
 
 
 @style()
@@ -34,7 +35,8 @@ def dose_plot(spec: Spec, tables: Tables) -> Plot | None:
     shown = _doses(spec, tables)
     found = {norm: slope for (norm,), slope in estimates(slopes, "norm").items()}
     rows = by_norm(spec, shown, without="gc")
-    figure, every = panels(list(rows), 1.85)
+    titles = {n: f"{title(n)}\nslope {number(found[n].estimate, '.2f')}" for n in rows}
+    figure, every = panels(titles, 1.3)
     for norm, axes in every.items():
         axes.axhline(100 * spec.evaluation.false_alarm_rate, color=RULE, linewidth=1, linestyle=":")
         other = behind(spec, rows, norm)
@@ -42,13 +44,14 @@ def dose_plot(spec: Spec, tables: Tables) -> Plot | None:
             _points(axes, other, found[reference_norm(spec)], color=BEHIND, marker=".")
         own = {"color": colour(spec, norm), "marker": marker(spec, norm)}
         _points(axes, rows[norm], found[norm], interval=True, **own)
-        said = f"{axes.get_title(loc='left')}\nslope {number(found[norm].estimate, '.2f')}"
-        axes.set_title(said, fontsize=SMALL, loc="left")
     shown = pd.concat(rows.values())
     highest = 100 * float(shown["estimate"].max())
     axes.set_ylim(0, min(104.0, 1.6 * max(highest, 200 * spec.evaluation.false_alarm_rate)))
-    figure.supxlabel("GC of a chromosome's negatives less that of validation, points", fontsize=SMALL)
-    figure.supylabel("false-alarm rate, %", fontsize=SMALL)
+    label(
+        figure,
+        "GC of a chromosome's negatives less that of validation, points",
+        "false-alarm rate, %",
+    )
     return Plot(
         "dose_response",
         "Dose and response: false alarms against GC shift",

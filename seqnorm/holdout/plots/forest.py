@@ -27,8 +27,9 @@ def forest_plot(spec: Spec, tables: Tables) -> Plot | None:
     if not norms:
         return None
     drawn = [panel for panel in PANELS if (rows["metric"] == panel[0]).any()]
-    figure = Figure(figsize=(WIDTH + 1.2, 0.36 * len(norms) + 1.0), layout="constrained")
+    figure = Figure(figsize=(0.85 * WIDTH, 0.36 * len(norms) + 0.9))
     every = figure.subplots(1, len(drawn), sharey=True, squeeze=False)[0]
+    figure.subplots_adjust(wspace=0.25)
     for axes, (metric, label, scale) in zip(every, drawn, strict=True):
         part = only(rows, metric=metric)
         reach = _reach(part, spec.evaluation.margin, scale)
@@ -49,7 +50,9 @@ def forest_plot(spec: Spec, tables: Tables) -> Plot | None:
     every[0].set_yticks(range(len(norms)), [title(norm) for norm in norms], fontsize=SMALL)
     every[0].set_ylim(len(norms) - 0.5, -0.5)
     first = only(rows, metric=PRIMARY_METRIC)
-    primary = {str(norm): float(x) for norm, x in zip(first["norm"], first["estimate"], strict=True)}
+    primary = {
+        str(norm): float(x) for norm, x in zip(first["norm"], first["estimate"], strict=True)
+    }
     reference = title(reference_norm(spec))
     return Plot(
         "differences",

@@ -14,7 +14,9 @@ from seqnorm.holdout.plots.plot import (
     by_norm,
     colour,
     floats,
+    label,
     marker,
+    names,
     panels,
     spoken,
 )
@@ -32,7 +34,7 @@ MANY = 24
 def curve_plot(spec: Spec, tables: Tables) -> Plot:
     """Learning curves at the chosen rate, a panel a norm."""
     rows = by_norm(spec, tables.curves)
-    figure, found = panels(list(rows), 1.7)
+    figure, found = panels(names(rows), 1.25)
     for norm, axes in found.items():
         other = behind(spec, rows, norm)
         if other is not None:
@@ -40,8 +42,7 @@ def curve_plot(spec: Spec, tables: Tables) -> Plot:
             axes.plot(mean.index, mean, color=BEHIND, linewidth=1.2)
         _curves(axes, rows[norm], colour(spec, norm))
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    figure.supxlabel("epoch", fontsize=SMALL)
-    figure.supylabel(SCORE, fontsize=SMALL)
+    label(figure, "epoch", SCORE)
     best = {
         norm: part.groupby(["fold", "seed"])["validation_score"].max().mean()
         for norm, part in rows.items()
@@ -82,7 +83,7 @@ def rate_plot(spec: Spec, tables: Tables) -> Plot | None:
         return None
     rows = by_norm(spec, table)
     means = {norm: part.groupby("learning_rate")["score"].mean() for norm, part in rows.items()}
-    figure, found = panels(list(rows), 1.7)
+    figure, found = panels(names(rows), 1.25)
     reference = means.get(reference_norm(spec))
     for norm, axes in found.items():
         if reference is not None and norm != reference_norm(spec):
@@ -101,9 +102,8 @@ def rate_plot(spec: Spec, tables: Tables) -> Plot | None:
     scores = floats(table, "score")
     low, high = np.nanmin(scores, initial=1.0), np.nanmax(scores, initial=0.0)
     axes.set_ylim(low - 0.12 * (high - low) - 0.005, high + 0.12 * (high - low) + 0.005)
-    figure.supxlabel("learning rate", fontsize=SMALL)
-    figure.supylabel(SCORE, fontsize=SMALL)
-    best = {norm: float(mean.idxmax()) for norm, mean in means.items() if mean.notna().any()}
+    label(figure, "learning rate", SCORE)
+    best = {norm: float(str(mean.idxmax())) for norm, mean in means.items() if mean.notna().any()}
     return Plot(
         "learning_rates",
         "Learning-rate curves",
@@ -137,8 +137,8 @@ def best_of_plot(spec: Spec, tables: Tables) -> Plot | None:
     figure = Figure(figsize=(WIDTH, 3.2))
     axes = figure.add_subplot()
     for norm, part in rows.items():
-        look = {"color": colour(spec, norm), "marker": marker(spec, norm), "markersize": 5}
-        axes.plot(part["k"], part["expected"], linewidth=1.2, label=title(norm), **look)
+        own, mark = colour(spec, norm), marker(spec, norm)
+        axes.plot(part["k"], part["expected"], color=own, marker=mark, label=title(norm))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("learning rates tried")
     axes.set_ylabel("expected best validation score", fontsize=SMALL)

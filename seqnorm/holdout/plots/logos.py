@@ -14,7 +14,7 @@ from seqnorm.plot_style import style
 @style()
 def filter_logos(found: Found) -> list[Plot]:
     """The motif first, if there is one; then a filter a norm."""
-    plots = [] if found.motif is None else [_motif(found.motif)]
+    plots = [_motif(found.motif)] if found.motif is not None and found.best else []
     return plots + [_filter(norm, best) for norm, best in found.best.items()]
 
 

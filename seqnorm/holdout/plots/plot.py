@@ -1,7 +1,8 @@
 """What every plot of the report has: a figure, its numbers, its words; and panels, a norm each."""
 
 import textwrap
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -82,24 +83,49 @@ def floats(table: pd.DataFrame, column: str) -> NDArray[np.float64]:
 
 
 def panels(
-    norms: list[str], height: float, *, columns: int = 3, grid: str = "y"
+    titles: dict[str, str], height: float, *, columns: int = 3, grid: Literal["x", "y"] = "y"
 ) -> tuple[Figure, dict[str, Axes]]:
-    """One panel a norm, of a height in inches, with the same axes all over."""
-    columns = min(columns, len(norms))
-    rows = -(-len(norms) // columns)
-    figure = Figure(figsize=(WIDTH, rows * height + 0.4), layout="constrained")
+    """One panel a title, of a height in inches, with the same axes all over.
+
+    The room between panels is computed: matplotlib's layout engines take longer than the drawing.
+    """
+    columns = min(columns, len(titles))
+    rows = -(-len(titles) // columns)
+    said = [_wrapped(text, 68 // columns) for text in titles.values()]
+    gap = 0.3 + 0.165 * max(text.count("\n") for text in said) + 0.18 * (len(said) % columns > 0)
+    tall = rows * (height + gap) + 0.5
+    figure = Figure(figsize=(WIDTH, tall))
     every = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    figure.subplots_adjust(
+        0.65 / WIDTH, 0.5 / tall, 0.99, 1 - gap / tall, wspace=0.08, hspace=gap / height
+    )
     for place, axes in enumerate(every):
-        if place >= len(norms):
+        if place >= len(said):
             axes.set_visible(False)
             continue
-        said = textwrap.fill(title(norms[place]), 72 // columns)
-        axes.set_title(literal(said), fontsize=SMALL, loc="left")
-        plain(axes, grid="x" if grid == "x" else "y")
+        axes.set_title(literal(said[place]), fontsize=SMALL, loc="left")
+        plain(axes, grid=grid)
         axes.tick_params(labelsize=SMALL - 1.5)
         # Where the last row is not full, the row above ends some columns.
-        axes.tick_params(labelbottom=place + columns >= len(norms))
-    return figure, dict(zip(norms, every, strict=False))
+        axes.tick_params(labelbottom=place + columns >= len(said))
+    return figure, dict(zip(titles, every, strict=False))
+
+
+def names(norms: Iterable[str]) -> dict[str, str]:
+    """Titles of panels."""
+    return {norm: title(norm) for norm in norms}
+
+
+def _wrapped(text: str, width: int) -> str:
+    return "\n".join(textwrap.fill(line, width) for line in text.split("\n"))
+
+
+def label(figure: Figure, across: str, up: str = "") -> None:
+    """Name the axes that all panels share."""
+    tall = figure.get_figheight()
+    figure.supxlabel(across, fontsize=SMALL, y=0.02 / tall, va="bottom")
+    if up:
+        figure.supylabel(up, fontsize=SMALL, x=0.01)
 
 
 def spoken(parts: list[str]) -> str:

@@ -21,15 +21,15 @@ def probe_plot(spec: Spec, tables: Tables) -> Plot | None:
     if trials.empty:
         return None
     rows = by_norm(spec, trials)
-    figure = Figure(figsize=(WIDTH, 0.3 * len(rows) + 0.9), layout="constrained")
+    figure = Figure(figsize=(0.75 * WIDTH, 0.3 * len(rows) + 0.7))
     axes = figure.add_subplot()
     means = {norm: float(part["gc_probe"].mean()) for norm, part in rows.items()}
     for place, (norm, part) in enumerate(rows.items()):
         values = np.maximum(floats(part, "gc_probe"), LOWEST)
-        look = {"color": colour(spec, norm)}
-        axes.plot(values, np.full(len(values), place), ".", markersize=4, alpha=0.5, **look)
+        own = colour(spec, norm)
+        axes.plot(values, np.full(len(values), place), ".", markersize=4, alpha=0.5, color=own)
         mean = max(means[norm], LOWEST)
-        axes.plot(mean, place, marker(spec, norm), markersize=7, **look)
+        axes.plot(mean, place, marker(spec, norm), markersize=7, color=own)
     axes.set_yticks(range(len(rows)), [title(norm) for norm in rows], fontsize=SMALL)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     left = LOWEST if float(trials["gc_probe"].min()) < 0 else 0.0

@@ -11,14 +11,16 @@ from seqnorm.holdout.plots.plot import (
     by_norm,
     colour,
     floats,
+    label,
     marker,
+    names,
     panels,
     spoken,
 )
 from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.tables import Tables, estimates, only, reference_norm
 from seqnorm.holdout.titles import title
-from seqnorm.plot_style import RULE, SMALL, literal, style
+from seqnorm.plot_style import RULE, literal, style
 
 COLUMNS = 4
 _READ = "Chromosomes in the order of the spec, with the GC of their negatives."
@@ -67,7 +69,7 @@ def _strips(
     spec: Spec,
     tables: Tables,
     metric: str,
-    names: tuple[str, str, str],
+    words: tuple[str, str, str],
     caption: str,
     *,
     scale: float = 1.0,
@@ -78,7 +80,7 @@ def _strips(
         return None
     chroms = [chrom for chrom in spec.split.test if (table["chrom"] == chrom).any()]
     rows = by_norm(spec, table, without="gc" if metric == "false_alarm_rate" else "")
-    figure, found = panels(list(rows), 0.19 * len(chroms) + 0.75, columns=COLUMNS, grid="x")
+    figure, found = panels(names(rows), 0.19 * len(chroms) + 0.1, columns=COLUMNS, grid="x")
     for norm, axes in found.items():
         if rule is not None:
             axes.axvline(scale * rule, color=RULE, linewidth=1, linestyle=":")
@@ -95,21 +97,22 @@ def _strips(
     axes.set_ylim(len(chroms) - 0.4, -0.6)
     _limit(axes, table, metric, scale)
     axes.locator_params(axis="x", nbins=4)
-    figure.supxlabel(names[2], fontsize=SMALL)
+    label(figure, words[2])
     shown = pd.concat(rows.values())
+    with_interval = ", with its interval" if shown["low"].notna().any() else ""
     means = shown.groupby(["norm"], sort=False)["estimate"].agg(["min", "max"])
     said = [
         f"{title(str(norm))}: {scale * low:.3g} to {scale * high:.3g}"
         for norm, (low, high) in zip(means.index, means.to_numpy(), strict=True)
     ]
     return Plot(
-        names[0],
-        names[1],
+        words[0],
+        words[1],
         figure,
         shown,
-        spoken([f"{names[2]}, lowest and highest of {len(chroms)} test chromosomes", *said]),
-        f"A dot a seed; the mark their mean{', with its interval' * (metric != 'calibration_error')}"
-        f". Grey: the mean of {title(reference_norm(spec))}. {_READ} {caption}",
+        spoken([f"{words[2]}, lowest and highest of {len(chroms)} test chromosomes", *said]),
+        f"A dot a seed; the mark their mean{with_interval}. Grey: the mean of "
+        f"{title(reference_norm(spec))}. {_READ} {caption}",
     )
 
 
