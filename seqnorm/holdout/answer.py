@@ -111,13 +111,14 @@ def _rise(spec: Spec, rows: pd.DataFrame, reference: str) -> str:
 
 def _verdict(spec: Spec, every: list[str], primary: pd.DataFrame, reference: str) -> str:
     """Say which norms change the false-alarm rate, and always what the LayerNorms do."""
-    compared = {norm for norm in primary["norm"] if parse_choice(str(norm)).variant != "again"}
-    norms = [norm for norm in every if norm in compared]
+    there = {norm for norm in primary["norm"] if parse_choice(str(norm)).variant != "again"}
+    norms = [norm for norm in every if norm in there]
     if not norms:
         return "no other norm was compared"
     ends = {"low_adjusted": "low", "high_adjusted": "high"}
     adjusted = primary[["norm", "estimate", *ends]].rename(columns=ends)
     rows = {norm: found for (norm,), found in estimates(adjusted, "norm").items()}
+    compared = {norm: rows[norm] for norm in norms}
     lower = [norm for norm in norms if rows[norm].high < 0]
     higher = [norm for norm in norms if rows[norm].low > 0]
     parts = [
@@ -132,17 +133,16 @@ def _verdict(spec: Spec, every: list[str], primary: pd.DataFrame, reference: str
         who = "no norm changes it clearly" if same == norms else "no other norm changes it clearly"
         parts.append(f"{who} ({', '.join(_effect(spec, rows[n], n, bare=True) for n in named)})")
     family = f" (intervals adjusted for {len(norms)} comparisons)" if len(norms) > 1 else ""
-    return f"against {title(reference)}, {'; '.join(parts)}{family}{_equivalent(spec, primary)}"
+    return f"against {title(reference)}, {'; '.join(parts)}{family}{_equivalent(spec, compared)}"
 
 
-def _equivalent(spec: Spec, primary: pd.DataFrame) -> str:
-    """Say which norms are surely no different, by two one-sided tests."""
-    level_ = (1 - spec.evaluation.confidence) / 2
-    found = primary.loc[primary["p_equivalent"] < level_, "norm"]
-    if found.empty:
+def _equivalent(spec: Spec, rows: Mapping[str, Estimate]) -> str:
+    """Say which norms are surely no different: two one-sided tests, by the adjusted intervals."""
+    most = spec.evaluation.margin
+    found = [title(norm) for norm, row in rows.items() if max(-row.low, row.high) < most]
+    if not found:
         return ""
-    margin = sized(PRIMARY_METRIC, spec.evaluation.margin)
-    return f"; equivalent within {margin}: {', '.join(title(str(norm)) for norm in found)}"
+    return f"; equivalent within {sized(PRIMARY_METRIC, most)}: {', '.join(found)}"
 
 
 def _effect(spec: Spec, row: Estimate, norm: str, *, bare: bool = False) -> str:

@@ -80,12 +80,12 @@ def _again(spec: Spec, tables: Tables) -> list[str]:
     found = estimates(rows, "norm").get((f"{reference}+again",))
     if found is None:
         return []
-    size = f"{signed(100 * found.estimate, 1)} points, {ranged(spec, found)}"
+    size = f"{signed(100 * found.estimate, 2)} points, {ranged(spec, found, digits=2)}"
+    missed = level(1 - spec.evaluation.confidence)
     says = (
         "so no difference is found where there is none"
         if undecided(found)
-        else "an interval without 0 where there is no difference: read intervals of this run with "
-        "care"
+        else f"which leaves out 0 where there is no difference, as {missed} of such intervals do"
     )
     return [
         f"Control: {title(reference)} against itself with other random numbers gives a "

@@ -22,10 +22,11 @@ from seqnorm.holdout.build import build_tables
 from seqnorm.holdout.design import Cell
 from seqnorm.holdout.load import as_toml, load_spec
 from seqnorm.holdout.measures import DECILES, METRICS, POINTS, Measures
+from seqnorm.holdout.methods import methods
 from seqnorm.holdout.report import write_report
 from seqnorm.holdout.run import read_tables, write_tables
 from seqnorm.holdout.schedule import Results
-from seqnorm.holdout.spec import Spec
+from seqnorm.holdout.spec import Spec, Task
 from seqnorm.holdout.tables import Tables
 from seqnorm.holdout.trial import BASELINE, Trained, Trial
 
@@ -183,6 +184,111 @@ def test_the_answer_owns_up_to_few_blocks_one_seed_and_divergence(spec: Spec) ->
     assert "fewer than 10 blocks to draw from (3 chr19)" in said
     assert "one seed, so the intervals hold no spread between seeds" in said
     assert "RMSNorm diverged with 1 of 1 seeds" in said
+
+
+def test_norms_are_called_equivalent_by_the_adjusted_interval_alone(spec: Spec) -> None:
+    tables = made_up(spec, dict.fromkeys(spec.norms, 0.05))
+    assert "equivalent within 1 point: LayerNorm" in compose(spec, tables).sentence
+    tables.differences["high_adjusted"] = 0.0101
+    assert "equivalent" not in compose(spec, tables).sentence
+
+
+def test_a_slope_is_told_as_a_rise_only_where_its_interval_leaves_out_0(spec: Spec) -> None:
+    tables = made_up(spec, dict.fromkeys(spec.norms, 0.05))
+    batch = tables.slopes["norm"] == "batch"
+    ends = ["estimate", "low", "high"]
+    for values, said in (
+        ((0.4, 0.3, 0.5), "False alarms of BatchNorm rise with the chromosomes' GC (+0.40 points"),
+        ((-0.4, -0.5, -0.3), "False alarms of BatchNorm fall"),
+        (
+            (0.4, -0.1, 0.9),
+            "Whether false alarms of BatchNorm change with the chromosomes' GC is o",
+        ),
+        ((0.4, -np.inf, np.inf), "too few blocks for an interval"),
+    ):
+        tables.slopes.loc[batch, ends] = values
+        assert said in "\n".join(compose(spec, tables).details)
+
+
+def with_norms(spec: Spec, *norms: str) -> Spec:
+    return dataclasses.replace(spec, norms=norms)
+
+
+def test_the_control_of_a_norm_against_itself_is_judged_by_its_interval(spec: Spec) -> None:
+    aa = with_norms(spec, "batch", "layer", "batch+again")
+    sound = made_up(aa, dict.fromkeys(aa.norms, 0.05))
+    assert "so no difference is found where there is none" in "\n".join(compose(aa, sound).details)
+    off = made_up(aa, {"batch": 0.05, "layer": 0.05, "batch+again": 0.09}, noise=0.0001)
+    said = "\n".join(compose(aa, off).details)
+    assert "which leaves out 0 where there is no difference, as 5 % of such intervals do" in said
+
+
+@pytest.mark.parametrize(("auroc", "held"), [(0.5, 2), (0.7, 0)])
+def test_permuted_labels_are_reported_by_how_many_intervals_hold_one_half(
+    spec: Spec, auroc: float, held: int
+) -> None:
+    two = with_norms(spec, "batch", "layer")
+    tables = made_up(two, dict.fromkeys(two.norms, 0.05))
+    rows = (tables.summary["metric"] == "auroc") & (tables.summary["chrom"] == "primary")
+    tables.summary.loc[rows, ["estimate", "low", "high"]] = (auroc, auroc - 0.02, auroc + 0.02)
+    control = dataclasses.replace(two, tasks=(Task("main", control="permuted"),))
+    said = "\n".join(compose(control, tables).details)
+    assert f"{held} of 2 intervals of AUROC hold 0.5" in said
+    assert ("BatchNorm 0.700" in said) is (held == 0)
+
+
+def test_every_other_section_has_its_own_sentence_table_and_line_of_the_overview(
+    spec: Spec, tmp_path: Path
+) -> None:
+    several = dataclasses.replace(
+        with_norms(spec, "batch", "layer"), tasks=(Task("main"), Task("other"))
+    )
+    tables = made_up(several, {"batch": 0.05, "layer": 0.05})
+    worse = made_up(several, {"batch": 0.09, "layer": 0.02})
+    both = Tables(
+        **{
+            item.name: pd.concat(
+                [
+                    getattr(tables, item.name),
+                    getattr(worse, item.name).assign(task="other")
+                    if len(getattr(worse, item.name))
+                    else None,
+                ],
+                ignore_index=True,
+            )
+            for item in dataclasses.fields(Tables)
+        }
+    )
+    both = dataclasses.replace(both, hypotheses=tables.hypotheses)
+    answer = compose(several, both)
+    assert "no norm changes it clearly" in answer.sentence
+    assert len(answer.others) == 1
+    assert answer.others[0].startswith("other: CNN, trained with random negatives: Yes, false")
+    assert "(−7.0 points" in answer.others[0]
+    write_report(run_folder(several, both, tmp_path))
+    parser = parsed(tmp_path)
+    assert {"main-cnn-random", "other-cnn-random", "overview"} <= set(parser.ids)
+    assert "**other: CNN, trained with random negatives**" in (tmp_path / "summary.md").read_text()
+    assert (tmp_path / "figures" / "other-cnn-random-differences.svg").is_file()
+
+
+def test_the_methods_cite_what_they_name_and_name_what_they_cite(spec: Spec) -> None:
+    record = {"sessions": [{"seqnorm": "1", "python": "3", "libraries": {"torch": "2"}}]}
+    for chosen in (spec, with_norms(spec, "batch", "layer", "batch+adapted")):
+        text, references = methods(chosen, record)
+        cited = {f"{name} {year}" for name, year in CITED.findall(" ".join(text))}
+        listed = {f"{line.split()[0]} {LISTED.findall(line)[0]}" for line in references}
+        assert cited == listed
+        assert "3 seeds" in " ".join(text)
+        assert "torch 2" in text[-1]
+    left_out = dataclasses.replace(
+        spec, split=dataclasses.replace(spec.split, design="leave_one_out")
+    )
+    assert "was left out in turn" in " ".join(methods(left_out, record).paragraphs)
+
+
+CITED = re.compile(r"([A-Z][a-z]+)(?: et al\.| & [A-Z][a-z]+)? \(?([12][0-9]{3})\b")
+LISTED = re.compile(r"\(([12][0-9]{3})\)")
 
 
 def test_rates_and_levels_below_a_percent_are_not_rounded_away(spec: Spec) -> None:
