@@ -5,11 +5,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from seqnorm.holdout.design import task_of
+from seqnorm.holdout.findings import findings
 from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.tables import (
     PRIMARY,
     PRIMARY_METRIC,
     Estimate,
+    Section,
     Tables,
     estimates,
     narrowed,
@@ -18,43 +21,20 @@ from seqnorm.holdout.tables import (
     reference_norm,
     sections,
 )
-from seqnorm.holdout.titles import title
+from seqnorm.holdout.titles import section_title, title
 from seqnorm.holdout.trial import BASELINE
 from seqnorm.holdout.windows import VALIDATION
+from seqnorm.holdout.words import level, percent, points, ranged, signed, sized
 from seqnorm.kinds import parse_choice
+
+__all__ = ["FEW_BLOCKS", "Answer", "compose", "level", "percent", "signed"]
 
 Figures = Mapping[tuple[str, ...], Estimate]
 
 FEW_BLOCKS = 10
 """Below this many blocks, an interval is too narrow."""
-
-
-def percent(value: float) -> str:
-    """A measured fraction as a percentage."""
-    return f"{100 * value:.1f} %"
-
-
-def signed(value: float, digits: int) -> str:
-    """A difference with its sign; one that rounds to nothing has none.
-
-    Examples
-    --------
-    >>> signed(-0.12, 1), signed(0.12, 1), signed(-0.01, 1)
-    ('−0.1', '+0.1', '0.0')
-    """
-    text = f"{value:+.{digits}f}"
-    return text[1:] if float(text) == 0 else text.replace("-", "−")
-
-
-def level(value: float) -> str:
-    """A fraction that the spec sets, as a percentage with the digits it has.
-
-    Examples
-    --------
-    >>> level(0.01), level(0.005), level(0.95), level(0.999)
-    ('1 %', '0.5 %', '95 %', '99.9 %')
-    """
-    return f"{100 * value:g} %"
+MANY = 6
+"""Above so many chromosomes, a sentence names the extremes alone."""
 
 
 @dataclass(frozen=True)
@@ -67,26 +47,50 @@ class Answer:
         The answer in one sentence.
     details : tuple of str
         What stands behind it, a sentence each.
+    others : tuple of str
+        The same sentence of every other task, model and kind of training negatives.
     """
 
     sentence: str
     details: tuple[str, ...]
+    others: tuple[str, ...] = ()
 
 
 def compose(spec: Spec, tables: Tables) -> Answer:
     """Answer the spec's question for its first task, model and kind of training negatives."""
-    whole, tables = tables, narrowed(tables, sections(spec)[0])
+    first, *further = sections(spec)
+    whole, tables = tables, narrowed(tables, first)
     reference = reference_norm(spec)
-    norms = norms_in(spec, tables)
     networks = tables.summary[tables.summary["model"] != BASELINE]
     paired = estimates(only(tables.differences, chrom=PRIMARY), "norm", "metric")
-    rise = _rise(spec, networks[networks["norm"] == reference], reference)
     details = [str(sentence) for sentence in whole.hypotheses["sentence"]]
-    details += [_line(spec, networks, paired, norm) for norm in norms if norm != reference]
+    details += [
+        _line(spec, networks, paired, norm)
+        for norm in norms_in(spec, tables)
+        if norm != reference and (norm, PRIMARY_METRIC) in paired
+    ]
     details += _baseline_lines(spec, tables)
+    details += findings(spec, whole)
     details += _caveats(spec, tables)
+    others = [
+        f"{section_title(spec, section)}: {found}"
+        for section in further
+        if (found := sentence_of(spec, narrowed(whole, section), section))
+    ]
+    return Answer(sentence_of(spec, tables, first), tuple(details), tuple(others))
+
+
+def sentence_of(spec: Spec, tables: Tables, section: Section) -> str:
+    """The answer of one section, from its tables; a control is no answer, and has none."""
+    if task_of(spec, section.task).control and section != sections(spec)[0]:
+        return ""
+    networks = tables.summary[tables.summary["model"] != BASELINE]
     primary = only(tables.differences, chrom=PRIMARY, metric=PRIMARY_METRIC)
-    return Answer(f"{rise}; {_verdict(spec, norms, primary, reference)}.", tuple(details))
+    norms, reference = norms_in(spec, tables), reference_norm(spec)
+    if reference not in norms:
+        return f"{title(reference)} takes no part here, so nothing is compared."
+    rise = _rise(spec, networks[networks["norm"] == reference], reference)
+    return f"{rise}; {_verdict(spec, norms, primary, reference)}."
 
 
 def _rise(spec: Spec, rows: pd.DataFrame, reference: str) -> str:
@@ -101,19 +105,20 @@ def _rise(spec: Spec, rows: pd.DataFrame, reference: str) -> str:
         say = "No clear change of the false-alarm rate"
     return (
         f"{say}: at the threshold that gives {level(aim)} on validation, {title(reference)} "
-        f"gives {_rates(spec, far)} (mean {percent(mean.estimate)}, {_range(spec, mean)})"
+        f"gives {_rates(spec, far)} (mean {percent(mean.estimate)}, {_between(spec, mean)})"
     )
 
 
 def _verdict(spec: Spec, every: list[str], primary: pd.DataFrame, reference: str) -> str:
     """Say which norms change the false-alarm rate, and always what the LayerNorms do."""
-    compared = {norm for norm in primary["norm"] if parse_choice(str(norm)).variant != "again"}
-    norms = [norm for norm in every if norm in compared]
+    there = {norm for norm in primary["norm"] if parse_choice(str(norm)).variant != "again"}
+    norms = [norm for norm in every if norm in there]
     if not norms:
         return "no other norm was compared"
     ends = {"low_adjusted": "low", "high_adjusted": "high"}
     adjusted = primary[["norm", "estimate", *ends]].rename(columns=ends)
     rows = {norm: found for (norm,), found in estimates(adjusted, "norm").items()}
+    compared = {norm: rows[norm] for norm in norms}
     lower = [norm for norm in norms if rows[norm].high < 0]
     higher = [norm for norm in norms if rows[norm].low > 0]
     parts = [
@@ -128,21 +133,20 @@ def _verdict(spec: Spec, every: list[str], primary: pd.DataFrame, reference: str
         who = "no norm changes it clearly" if same == norms else "no other norm changes it clearly"
         parts.append(f"{who} ({', '.join(_effect(spec, rows[n], n, bare=True) for n in named)})")
     family = f" (intervals adjusted for {len(norms)} comparisons)" if len(norms) > 1 else ""
-    return f"against {title(reference)}, {'; '.join(parts)}{family}{_equivalent(spec, primary)}"
+    return f"against {title(reference)}, {'; '.join(parts)}{family}{_equivalent(spec, compared)}"
 
 
-def _equivalent(spec: Spec, primary: pd.DataFrame) -> str:
-    """Say which norms are surely no different, by two one-sided tests."""
-    level_ = (1 - spec.evaluation.confidence) / 2
-    found = primary.loc[primary["p_equivalent"] < level_, "norm"]
-    if found.empty:
+def _equivalent(spec: Spec, rows: Mapping[str, Estimate]) -> str:
+    """Say which norms are surely no different: two one-sided tests, by the adjusted intervals."""
+    most = spec.evaluation.margin
+    found = [title(norm) for norm, row in rows.items() if max(-row.low, row.high) < most]
+    if not found:
         return ""
-    margin = f"{100 * spec.evaluation.margin:g} points"
-    return f"; equivalent within {margin}: {', '.join(title(str(norm)) for norm in found)}"
+    return f"; equivalent within {sized(PRIMARY_METRIC, most)}: {', '.join(found)}"
 
 
 def _effect(spec: Spec, row: Estimate, norm: str, *, bare: bool = False) -> str:
-    size = f"{_points(row)}, {_range(spec, row, points=True)}"
+    size = f"{points(row)}, {ranged(spec, row)}"
     return f"{title(norm)} {size}" if bare else f"{title(norm)} ({size})"
 
 
@@ -151,11 +155,11 @@ def _line(spec: Spec, rows: pd.DataFrame, paired: Figures, norm: str) -> str:
     mean = estimates(only(rows, norm=norm, chrom=PRIMARY), "metric")
     parts = [
         f"{title(norm)}: false alarms {percent(mean['false_alarm_rate',].estimate)} "
-        f"({_points(paired[norm, 'false_alarm_rate'])}, "
-        f"{_range(spec, paired[norm, 'false_alarm_rate'], points=True)})"
+        f"({points(paired[norm, 'false_alarm_rate'])}, "
+        f"{ranged(spec, paired[norm, 'false_alarm_rate'])})"
     ]
     if recall := paired.get((norm, "recall")):
-        parts.append(f"recall {_points(recall)}, {_range(spec, recall, points=True)}")
+        parts.append(f"recall {points(recall)}, {ranged(spec, recall)}")
     if auroc := paired.get((norm, "auroc")):
         change, low, high = (signed(value, 3) for value in auroc)
         parts.append(f"AUROC {change}, {low} to {high}")
@@ -178,6 +182,8 @@ def _caveats(spec: Spec, tables: Tables) -> list[str]:
     few = parts[parts["blocks"] < FEW_BLOCKS]
     if len(few):
         named = [f"{n} {chrom}" for chrom, n in zip(few["chrom"], few["blocks"], strict=True)]
+        if len(named) > MANY:
+            named = [*named[:MANY], f"{len(named) - MANY} more parts"]
         lines.append(
             f"Caution: fewer than {FEW_BLOCKS} blocks to draw from ({', '.join(named)}), so the "
             "intervals are wide and hold only roughly."
@@ -194,16 +200,18 @@ def _caveats(spec: Spec, tables: Tables) -> list[str]:
 
 
 def _rates(spec: Spec, far: Figures) -> str:
-    """False-alarm rate of each primary chromosome, of figures by chromosome."""
-    return ", ".join(f"{percent(far[chrom,].estimate)} on {chrom}" for chrom in spec.split.primary)
+    """False-alarm rate of each primary chromosome, or of the extremes of many."""
+    rates = {chrom: far[chrom,].estimate for chrom in spec.split.primary}
+    if len(rates) <= MANY:
+        return ", ".join(f"{percent(rate)} on {chrom}" for chrom, rate in rates.items())
+    low, high = min(rates, key=lambda c: rates[c]), max(rates, key=lambda c: rates[c])
+    return (
+        f"{percent(rates[low])} ({low}) to {percent(rates[high])} ({high}) on {len(rates)} "
+        "chromosomes"
+    )
 
 
-def _points(row: Estimate) -> str:
-    return f"{signed(100 * row.estimate, 1)} points"
-
-
-def _range(spec: Spec, row: Estimate, *, points: bool = False) -> str:
-    interval = f"{level(spec.evaluation.confidence)} interval"
-    if points:
-        return f"{interval} {signed(100 * row.low, 1)} to {signed(100 * row.high, 1)}"
-    return f"{interval} {100 * row.low:.1f} to {100 * row.high:.1f}"
+def _between(spec: Spec, row: Estimate) -> str:
+    """The interval of a rate."""
+    ends = f"{100 * row.low:.1f} to {100 * row.high:.1f}"
+    return f"{level(spec.evaluation.confidence)} interval {ends}"

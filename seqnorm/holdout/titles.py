@@ -1,6 +1,14 @@
 """Names that a reader knows, of norms, baselines and metrics."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from seqnorm.kinds import parse_choice
+
+if TYPE_CHECKING:
+    from seqnorm.holdout.spec import Spec
+    from seqnorm.holdout.tables import Section
 
 METRIC_TITLES = {
     "false_alarm_rate": "false-alarm rate",
@@ -64,3 +72,25 @@ def title(norm: str) -> str:
     parts = [NORM_TITLES.get(name, name) + (f" ({groups})" if groups else "")]
     parts += [PLACE_TITLES[place]] if place in PLACE_TITLES else []
     return ", ".join(parts + ([VARIANT_TITLES[variant]] if variant else []))
+
+
+MODEL_TITLES = {"cnn": "CNN", "residual": "residual CNN", "transformer": "Transformer"}
+
+NEGATIVES_TITLES = {
+    "random": "random",
+    "gc_matched": "GC-matched",
+    "flank": "flanking",
+    "shuffled": "shuffled",
+}
+
+
+def model_title(model: str) -> str:
+    """Name of a model."""
+    return MODEL_TITLES.get(model, model)
+
+
+def section_title(spec: Spec, section: Section) -> str:
+    """Name of what is shown together; the task has a place in it where there are several."""
+    task = f"{section.task}: " if len(spec.tasks) > 1 else ""
+    negatives = NEGATIVES_TITLES.get(section.negatives, section.negatives)
+    return f"{task}{model_title(section.model)}, trained with {negatives} negatives"

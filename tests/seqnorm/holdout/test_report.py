@@ -1,9 +1,14 @@
 """The report is drawn from made-up tables, so that what it must say is known."""
 
+import base64
 import dataclasses
 import html.parser
+import io
 import json
 import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,10 +22,11 @@ from seqnorm.holdout.build import build_tables
 from seqnorm.holdout.design import Cell
 from seqnorm.holdout.load import as_toml, load_spec
 from seqnorm.holdout.measures import DECILES, METRICS, POINTS, Measures
+from seqnorm.holdout.methods import methods
 from seqnorm.holdout.report import write_report
-from seqnorm.holdout.run import write_tables
+from seqnorm.holdout.run import read_tables, write_tables
 from seqnorm.holdout.schedule import Results
-from seqnorm.holdout.spec import Spec
+from seqnorm.holdout.spec import Spec, Task
 from seqnorm.holdout.tables import Tables
 from seqnorm.holdout.trial import BASELINE, Trained, Trial
 
@@ -79,7 +85,7 @@ def made_up(spec: Spec, rates: dict[str, float], noise: float = 0.001) -> Tables
     return build_tables(spec, {"main": evaluation_table()}, results(spec, measured, tuned))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def spec(demo: Path, small: list[str]) -> Spec:
     more = [
         "norms=['batch', 'layer', 'instance', 'rms']",
@@ -180,6 +186,111 @@ def test_the_answer_owns_up_to_few_blocks_one_seed_and_divergence(spec: Spec) ->
     assert "RMSNorm diverged with 1 of 1 seeds" in said
 
 
+def test_norms_are_called_equivalent_by_the_adjusted_interval_alone(spec: Spec) -> None:
+    tables = made_up(spec, dict.fromkeys(spec.norms, 0.05))
+    assert "equivalent within 1 point: LayerNorm" in compose(spec, tables).sentence
+    tables.differences["high_adjusted"] = 0.0101
+    assert "equivalent" not in compose(spec, tables).sentence
+
+
+def test_a_slope_is_told_as_a_rise_only_where_its_interval_leaves_out_0(spec: Spec) -> None:
+    tables = made_up(spec, dict.fromkeys(spec.norms, 0.05))
+    batch = tables.slopes["norm"] == "batch"
+    ends = ["estimate", "low", "high"]
+    for values, said in (
+        ((0.4, 0.3, 0.5), "False alarms of BatchNorm rise with the chromosomes' GC (+0.40 points"),
+        ((-0.4, -0.5, -0.3), "False alarms of BatchNorm fall"),
+        (
+            (0.4, -0.1, 0.9),
+            "Whether false alarms of BatchNorm change with the chromosomes' GC is o",
+        ),
+        ((0.4, -np.inf, np.inf), "too few blocks for an interval"),
+    ):
+        tables.slopes.loc[batch, ends] = values
+        assert said in "\n".join(compose(spec, tables).details)
+
+
+def with_norms(spec: Spec, *norms: str) -> Spec:
+    return dataclasses.replace(spec, norms=norms)
+
+
+def test_the_control_of_a_norm_against_itself_is_judged_by_its_interval(spec: Spec) -> None:
+    aa = with_norms(spec, "batch", "layer", "batch+again")
+    sound = made_up(aa, dict.fromkeys(aa.norms, 0.05))
+    assert "so no difference is found where there is none" in "\n".join(compose(aa, sound).details)
+    off = made_up(aa, {"batch": 0.05, "layer": 0.05, "batch+again": 0.09}, noise=0.0001)
+    said = "\n".join(compose(aa, off).details)
+    assert "which leaves out 0 where there is no difference, as 5 % of such intervals do" in said
+
+
+@pytest.mark.parametrize(("auroc", "held"), [(0.5, 2), (0.7, 0)])
+def test_permuted_labels_are_reported_by_how_many_intervals_hold_one_half(
+    spec: Spec, auroc: float, held: int
+) -> None:
+    two = with_norms(spec, "batch", "layer")
+    tables = made_up(two, dict.fromkeys(two.norms, 0.05))
+    rows = (tables.summary["metric"] == "auroc") & (tables.summary["chrom"] == "primary")
+    tables.summary.loc[rows, ["estimate", "low", "high"]] = (auroc, auroc - 0.02, auroc + 0.02)
+    control = dataclasses.replace(two, tasks=(Task("main", control="permuted"),))
+    said = "\n".join(compose(control, tables).details)
+    assert f"{held} of 2 intervals of AUROC hold 0.5" in said
+    assert ("BatchNorm 0.700" in said) is (held == 0)
+
+
+def test_every_other_section_has_its_own_sentence_table_and_line_of_the_overview(
+    spec: Spec, tmp_path: Path
+) -> None:
+    several = dataclasses.replace(
+        with_norms(spec, "batch", "layer"), tasks=(Task("main"), Task("other"))
+    )
+    tables = made_up(several, {"batch": 0.05, "layer": 0.05})
+    worse = made_up(several, {"batch": 0.09, "layer": 0.02})
+    both = Tables(
+        **{
+            item.name: pd.concat(
+                [
+                    getattr(tables, item.name),
+                    getattr(worse, item.name).assign(task="other")
+                    if len(getattr(worse, item.name))
+                    else None,
+                ],
+                ignore_index=True,
+            )
+            for item in dataclasses.fields(Tables)
+        }
+    )
+    both = dataclasses.replace(both, hypotheses=tables.hypotheses)
+    answer = compose(several, both)
+    assert "no norm changes it clearly" in answer.sentence
+    assert len(answer.others) == 1
+    assert answer.others[0].startswith("other: CNN, trained with random negatives: Yes, false")
+    assert "(−7.0 points" in answer.others[0]
+    write_report(run_folder(several, both, tmp_path))
+    parser = parsed(tmp_path)
+    assert {"main-cnn-random", "other-cnn-random", "overview"} <= set(parser.ids)
+    assert "**other: CNN, trained with random negatives**" in (tmp_path / "summary.md").read_text()
+    assert (tmp_path / "figures" / "other-cnn-random-differences.svg").is_file()
+
+
+def test_the_methods_cite_what_they_name_and_name_what_they_cite(spec: Spec) -> None:
+    record = {"sessions": [{"seqnorm": "1", "python": "3", "libraries": {"torch": "2"}}]}
+    for chosen in (spec, with_norms(spec, "batch", "layer", "batch+adapted")):
+        text, references = methods(chosen, record)
+        cited = {f"{name} {year}" for name, year in CITED.findall(" ".join(text))}
+        listed = {f"{line.split()[0]} {LISTED.findall(line)[0]}" for line in references}
+        assert cited == listed
+        assert "3 seeds" in " ".join(text)
+        assert "torch 2" in text[-1]
+    left_out = dataclasses.replace(
+        spec, split=dataclasses.replace(spec.split, design="leave_one_out")
+    )
+    assert "was left out in turn" in " ".join(methods(left_out, record).paragraphs)
+
+
+CITED = re.compile(r"([A-Z][a-z]+)(?: et al\.| & [A-Z][a-z]+)? \(?([12][0-9]{3})\b")
+LISTED = re.compile(r"\(([12][0-9]{3})\)")
+
+
 def test_rates_and_levels_below_a_percent_are_not_rounded_away(spec: Spec) -> None:
     finer = dataclasses.replace(
         spec,
@@ -191,23 +302,56 @@ def test_rates_and_levels_below_a_percent_are_not_rounded_away(spec: Spec) -> No
 
 
 class Parser(html.parser.HTMLParser):
+    """What a reader of the page meets."""
+
     def __init__(self) -> None:
         super().__init__()
         self.links: list[str] = []
         self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.headings: list[int] = []
+        self.scopes: list[str | None] = []
         self.pictures = 0
         self.text = ""
+        self._silent = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         found = dict(attrs)
         self.links += [v for k in ("src", "href") if (v := found.get(k)) is not None]
+        self.ids += [name] if (name := found.get("id")) else []
+        self._silent = tag in ("script", "style")
+        if tag in ("h1", "h2", "h3", "h4"):
+            self.headings.append(int(tag[1]))
+        if tag == "th":
+            self.scopes.append(found.get("scope"))
         if tag == "img":
             self.pictures += 1
-            assert found.get("alt")
+            assert len(found.get("alt") or "") > 30
+        assert not [name for name in found if name.startswith("on") or name == "style"]
+
+    def handle_endtag(self, tag: str) -> None:
+        self._silent = False
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        self.text += "" if self._silent else data
+
+
+RATES = {"batch": 0.05, "layer": 0.09, "instance": 0.02, "rms": 0.06}
+
+
+@pytest.fixture(scope="module")
+def reported(spec: Spec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report that several tests look at."""
+    folder = tmp_path_factory.mktemp("reported")
+    write_report(run_folder(spec, made_up(spec, RATES), folder))
+    return folder
+
+
+def parsed(folder: Path) -> Parser:
+    parser = Parser()
+    parser.feed((folder / "report.html").read_text())
+    return parser
 
 
 def run_folder(spec: Spec, tables: Tables, folder: Path) -> Path:
@@ -235,22 +379,75 @@ def run_folder(spec: Spec, tables: Tables, folder: Path) -> Path:
     return folder
 
 
-def test_the_report_is_one_self_contained_file_with_pictures_and_tables(
-    spec: Spec, tmp_path: Path
+def test_the_report_is_one_self_contained_page_that_links_to_its_own_files_alone(
+    spec: Spec, reported: Path
 ) -> None:
-    tables = made_up(spec, dict.fromkeys(spec.norms, 0.05))
-    said = write_report(run_folder(spec, tables, tmp_path))
-    parser = Parser()
-    parser.feed((tmp_path / "report.html").read_text())
-    assert parser.pictures == 6
+    parser = parsed(reported)
+    assert parser.pictures >= 7
     assert parser.tags.count("table") >= 8
-    assert all(link.startswith("data:image/svg+xml;base64,") for link in parser.links)
-    assert "script" not in parser.tags
-    assert said.splitlines()[0] in parser.text.replace("\u00a0", " ")
-    assert "nan" not in parser.text.lower().split()
+    for link in parser.links:
+        kind, _, rest = link.partition(":")
+        if kind == "data":
+            assert rest.startswith("image/svg+xml;base64,")
+        elif link.startswith("#"):
+            assert link[1:] in parser.ids
+        else:
+            assert re.fullmatch(r"figures/[\w.+-]+\.(svg|csv)", link)
+            assert (reported / link).is_file()
+    assert parser.tags.count("script") == 1
+    answer = compose(spec, read_tables(reported))
+    for sentence in (answer.sentence, *answer.details):
+        assert sentence in parser.text.replace("\u00a0", " ")
+    assert not re.search(r"\b(nan|inf)\b", parser.text.lower())
 
 
-def test_what_a_user_names_is_escaped(spec: Spec, demo: Path, tmp_path: Path) -> None:
+def test_every_figure_is_a_file_beside_its_numbers_and_the_same_inside_the_page(
+    reported: Path,
+) -> None:
+    tables = read_tables(reported)
+    parser = parsed(reported)
+    drawn = {base64.b64decode(link.split(",")[1]) for link in parser.links if link[:5] == "data:"}
+    files = sorted((reported / "figures").glob("*.svg"))
+    assert {file.read_bytes() for file in files} == drawn
+    for file in files:
+        assert ElementTree.fromstring(file.read_text()).tag.endswith("svg")
+        assert len(pd.read_csv(file.with_suffix(".csv")))
+    strips = pd.read_csv(reported / "figures" / "cnn-random-false_alarms_by_chromosome.csv")
+    row = strips.query("norm == 'layer' and chrom == 'chr19'").iloc[0]
+    known = tables.summary.query(
+        "norm == 'layer' and chrom == 'chr19' and metric == 'false_alarm_rate'"
+    ).iloc[0]
+    assert row[["estimate", "low", "high"]].tolist() == known[["estimate", "low", "high"]].tolist()
+
+
+def test_headings_come_in_order_and_every_header_cell_names_its_scope(
+    reported: Path,
+) -> None:
+    parser = parsed(reported)
+    assert parser.headings[0] == 1
+    assert parser.headings.count(1) == 1
+    assert all(b <= a + 1 for a, b in zip(parser.headings, parser.headings[1:], strict=False))
+    assert set(parser.scopes) == {"col", "row"}
+    assert len(parser.ids) == len(set(parser.ids))
+    assert parser.tags.count("caption") == parser.tags.count("table")
+
+
+HOSTILE = "<script>alert(1)</script> & more"
+
+
+def test_what_a_user_names_is_escaped_in_the_page_the_figures_and_the_tables(
+    spec: Spec, demo: Path, tmp_path: Path
+) -> None:
+    claim = {
+        "name": HOSTILE,
+        "text": "<img src=x>",
+        "norm": "layer",
+        "reference": "batch",
+        "metric": "false_alarm_rate",
+        "direction": "lower",
+        "smallest_effect": 0.02,
+        "margin": 0.01,
+    }
     hostile = load_spec(
         demo,
         [
@@ -258,24 +455,44 @@ def test_what_a_user_names_is_escaped(spec: Spec, demo: Path, tmp_path: Path) ->
             "split.test=['chr4', 'chr3', 'chr19']",
             "split.primary=['chr3', 'chr19']",
             "training.learning_rates=[0.01]",
-            "question=<script>alert(1)</script> & more",
+            f"question={HOSTILE}",
+            f"evaluation.stopping={HOSTILE}",
+            "hypotheses=[{"
+            + ", ".join(f"{key}={json.dumps(value)}" for key, value in claim.items())
+            + "}]",
         ],
     )
     tables = made_up(hostile, dict.fromkeys(spec.norms, 0.05))
-    write_report(run_folder(hostile, tables, tmp_path))
+    odd = "=cmd|'<svg onload=x>$a$'!A1"
+    for table in (tables.trials, tables.summary, tables.chromosomes, tables.differences):
+        table["chrom"] = table["chrom"].replace("chr4", odd)
+    split = dataclasses.replace(hostile.split, test=(odd, "chr3", "chr19"))
+    hostile = dataclasses.replace(hostile, split=split)
+    folder = run_folder(hostile, tables, tmp_path)
+    record = json.loads((folder / "run.json").read_text())
+    record["sessions"][0]["libraries"] = {"<b>torch": "</script><b>"}
+    (folder / "run.json").write_text(json.dumps(record))
+    write_report(folder)
     page = (tmp_path / "report.html").read_text()
-    assert "<script" not in page
-    assert "<b>odd" not in page
+    assert page.count("<script") == 1
+    assert not re.search("<b>|<svg|<img src=x", page)
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in page
+    for file in (tmp_path / "figures").glob("*.svg"):
+        assert not [n for n in ElementTree.fromstring(file.read_text()).iter() if n.get("onload")]
+    for file in (tmp_path / "figures").glob("*.csv"):
+        assert not [
+            value
+            for line in pd.read_csv(io.StringIO(file.read_text()), dtype=str).to_numpy()
+            for value in line
+            if isinstance(value, str) and value.startswith("=")
+        ]
 
 
-def test_the_same_tables_give_the_same_bytes(spec: Spec, tmp_path: Path) -> None:
-    tables = made_up(spec, dict.fromkeys(spec.norms, 0.05))
-    folder = run_folder(spec, tables, tmp_path)
-    write_report(folder)
-    first = (folder / "report.html").read_bytes()
-    write_report(folder)
-    assert (folder / "report.html").read_bytes() == first
+def test_the_same_tables_give_the_same_bytes(reported: Path) -> None:
+    files = [reported / "report.html", reported / "summary.md", *reported.glob("figures/*")]
+    first = [file.read_bytes() for file in files]
+    write_report(reported)
+    assert [file.read_bytes() for file in files] == first
 
 
 def test_a_folder_without_a_finished_run_is_refused(tmp_path: Path) -> None:
@@ -285,11 +502,51 @@ def test_a_folder_without_a_finished_run_is_refused(tmp_path: Path) -> None:
         write_report(tmp_path / "nowhere")
 
 
+PRESS = """<iframe id=f src=report.html></iframe><script>
+f.onload = () => {
+  const inside = f.contentDocument, table = inside.querySelectorAll("table.sortable")[1];
+  const button = table.querySelectorAll("th[scope=col] button")[1], head = button.closest("th");
+  const states = [];
+  for (let time = 0; time < 2; time++) {
+    button.focus();
+    states.push(inside.activeElement === button);
+    button.click();
+    states.push(head.getAttribute("aria-sort"));
+    states.push([...table.tBodies[0].rows].map(row => Number(row.cells[1].dataset.sort)));
+  }
+  document.title = JSON.stringify(states);
+}</script>"""
+
+
+@pytest.mark.browser
+def test_a_button_in_a_header_cell_sorts_the_table_and_says_so(
+    reported: Path, tmp_path: Path
+) -> None:
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        pytest.skip("needs Chromium")
+    shutil.copy(reported / "report.html", tmp_path)
+    (tmp_path / "press.html").write_text(PRESS)
+    switches = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]
+    switches += ["--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}"]
+    switches += ["--virtual-time-budget=5000", "--dump-dom", (tmp_path / "press.html").as_uri()]
+    found = subprocess.run(
+        [browser, *switches], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    title = re.search(r"<title>(.*?)</title>", found)
+    assert title
+    focused, up, rising, again, down, falling = json.loads(title[1])
+    assert (focused, again) == (True, True)
+    assert (up, down) == ("ascending", "descending")
+    assert len(rising) == 3
+    assert rising == sorted(rising)
+    assert falling == rising[::-1]
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [1280, 390])
 def test_no_page_scrolls_sideways_in_a_browser(
-    spec: Spec, tmp_path: Path, width: int, width_needed: Callable[[Path, int], int]
+    reported: Path, tmp_path: Path, width: int, width_needed: Callable[[Path, int], int]
 ) -> None:
-    tables = made_up(spec, dict.fromkeys(spec.norms, 0.05))
-    write_report(run_folder(spec, tables, tmp_path))
+    shutil.copy(reported / "report.html", tmp_path)
     assert width_needed(tmp_path / "report.html", width) <= width

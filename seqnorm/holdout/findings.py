@@ -1,0 +1,159 @@
+"""What else the tables say, a sentence each: slopes on GC, controls, ceilings, what features hold.
+
+Every sentence reads one interval, or says that there is none.
+"""
+
+import math
+
+import pandas as pd
+
+from seqnorm.holdout.baselines import OPTIMUM
+from seqnorm.holdout.design import task_of
+from seqnorm.holdout.spec import Spec
+from seqnorm.holdout.tables import (
+    PRIMARY,
+    PRIMARY_METRIC,
+    Estimate,
+    Tables,
+    estimates,
+    narrowed,
+    norms_in,
+    only,
+    reference_norm,
+    sections,
+)
+from seqnorm.holdout.titles import section_title, title
+from seqnorm.holdout.trial import BASELINE
+from seqnorm.holdout.words import level, ranged, signed, undecided
+
+CHANCE = 0.5
+"""AUROC of a score that ranks nothing."""
+
+
+def findings(spec: Spec, tables: Tables) -> list[str]:
+    """Sentences on the first section, then those on the controls among the tasks."""
+    first = narrowed(tables, sections(spec)[0])
+    found = [*_slopes(spec, first), *_again(spec, first), *_ceiling(first), *_probe(spec, first)]
+    return found + _controls(spec, tables)
+
+
+def _slopes(spec: Spec, tables: Tables) -> list[str]:
+    """How false alarms follow the GC of the chromosomes."""
+    reference = reference_norm(spec)
+    slopes = estimates(only(tables.slopes, kind="slope"), "norm")
+    if (reference,) not in slopes:
+        return []
+    row = slopes[reference,]
+    size = f"{signed(row.estimate, 2)} points for one point of GC, {_slope_range(spec, row)}"
+    if undecided(row):
+        say = f"Whether false alarms of {title(reference)} change with the chromosomes' GC is open"
+    else:
+        verb = "rise" if row.low > 0 else "fall"
+        say = f"False alarms of {title(reference)} {verb} with the chromosomes' GC"
+    changes = estimates(only(tables.slopes, kind="difference"), "norm")
+    sure = {
+        norm: changes[norm,]
+        for norm in norms_in(spec, tables)
+        if (norm,) in changes and not norm.endswith("+again") and not undecided(changes[norm,])
+    }
+    lines = [f"{say} ({size})."]
+    if sure:
+        said = [
+            f"{title(norm)} {signed(change.estimate, 2)}, {_slope_range(spec, change)}"
+            for norm, change in sure.items()
+        ]
+        lines.append(
+            f"Against {title(reference)} the slope is another with {'; '.join(said)} (intervals "
+            "not adjusted for several comparisons)."
+        )
+    return lines
+
+
+def _slope_range(spec: Spec, row: Estimate) -> str:
+    return ranged(spec, row, digits=2, scale=1)
+
+
+def _again(spec: Spec, tables: Tables) -> list[str]:
+    """The control of the reference against itself."""
+    reference = reference_norm(spec)
+    rows = only(tables.differences, chrom=PRIMARY, metric=PRIMARY_METRIC)
+    found = estimates(rows, "norm").get((f"{reference}+again",))
+    if found is None:
+        return []
+    size = f"{signed(100 * found.estimate, 2)} points, {ranged(spec, found, digits=2)}"
+    missed = level(1 - spec.evaluation.confidence)
+    says = (
+        "so no difference is found where there is none"
+        if undecided(found)
+        else f"which leaves out 0 where there is no difference, as {missed} of such intervals do"
+    )
+    return [
+        f"Control: {title(reference)} against itself with other random numbers gives a "
+        f"difference of the false-alarm rate of {size}, {says}."
+    ]
+
+
+def _ceiling(tables: Tables) -> list[str]:
+    """The best there is, where a simulation knows it."""
+    rows = only(tables.summary, model=BASELINE, norm=OPTIMUM, chrom=PRIMARY, metric="auroc")
+    return [
+        f"Ceiling: the best score that there is has AUROC {row.estimate:.3f} on the primary "
+        "chromosomes."
+        for row in estimates(rows, "norm").values()
+    ]
+
+
+def _probe(spec: Spec, tables: Tables) -> list[str]:
+    """What a linear probe reads of GC; there is no interval, so no norm is called better."""
+    trials = only(tables.trials, chrom=list(spec.split.test))
+    means = trials.groupby("norm", sort=False)["gc_probe"].mean().dropna()
+    if means.empty:
+        return []
+    said = [f"{title(str(norm))} {float(value):.2f}" for norm, value in means.items()]
+    return [
+        "GC that a linear probe reads from the features, mean R² over seeds and test chromosomes, "
+        f"without an interval: {'; '.join(said)}.".replace(" -", " −")
+    ]
+
+
+def _controls(spec: Spec, tables: Tables) -> list[str]:
+    lines = []
+    for section in sections(spec):
+        control = task_of(spec, section.task).control
+        if control is None:
+            continue
+        rows = only(narrowed(tables, section).summary, chrom=PRIMARY, metric="auroc")
+        rows = rows[rows["model"] != BASELINE]
+        if rows.empty:
+            continue
+        name = section_title(spec, section)
+        lines.append(
+            _permuted(name, rows) if control == "permuted" else _composition(spec, name, rows)
+        )
+    return lines
+
+
+def _permuted(name: str, rows: pd.DataFrame) -> str:
+    found = {norm: row for (norm,), row in estimates(rows, "norm").items()}
+    known = {n: r for n, r in found.items() if math.isfinite(r.low) and math.isfinite(r.high)}
+    off = [
+        f"{title(norm)} {row.estimate:.3f} ({row.low:.3f} to {row.high:.3f})"
+        for norm, row in known.items()
+        if not row.low <= CHANCE <= row.high
+    ]
+    held = len(known) - len(off)
+    line = (
+        f"Control, {name}: with permuted labels, {held} of {len(found)} intervals of AUROC hold 0.5"
+    )
+    return f"{line}; not {', '.join(off)}." if off else f"{line}."
+
+
+def _composition(spec: Spec, name: str, rows: pd.DataFrame) -> str:
+    said = [
+        f"{title(norm)} {row.estimate:.3f} ({row.low:.3f} to {row.high:.3f})"
+        for (norm,), row in estimates(rows, "norm").items()
+    ]
+    return (
+        f"Control, {name}: from windows whose bases are shuffled, so that composition alone is "
+        f"left, AUROC is {', '.join(said)} ({level(spec.evaluation.confidence)} intervals)."
+    )
