@@ -134,11 +134,12 @@ def spoken(parts: list[str]) -> str:
 
 
 def number(value: float, form: str) -> str:
-    """A number with a true minus sign.
+    """A number with a true minus sign, unless it rounds to nothing.
 
     Examples
     --------
-    >>> number(-0.126, ".2f")
-    '−0.13'
+    >>> number(-0.126, ".2f"), number(-0.001, ".2f")
+    ('−0.13', '0.00')
     """
-    return f"{value:{form}}".replace("-", "−")
+    text = f"{value:{form}}"
+    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
