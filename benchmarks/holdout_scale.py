@@ -1,0 +1,178 @@
+"""Measure what a hold-out study takes beside training, and what a second worker gains.
+
+The first is read from a finished run: its whole time, from the command's start to its report,
+times its workers, against the same epochs of `seqnorm.training.fit` alone, which are measured here
+with as many processes at a time: windows at hand, nothing drawn, kept, scored or written. The
+second is measured on a short study, run with one worker and with two. Run it on a quiet machine
+from the repository root (some minutes)::
+
+    python benchmarks/holdout_scale.py runs/human_ctcf    # writes benchmarks/holdout_scale.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from machine import processor
+
+from seqnorm.holdout.design import Cell
+from seqnorm.holdout.draw import evaluation_file, training_file
+from seqnorm.holdout.load import load_spec
+from seqnorm.holdout.scores import select, tensors_of
+from seqnorm.holdout.spec import Spec
+from seqnorm.holdout.trial import Trial, config_of, model_of, validation_score
+from seqnorm.holdout.windows import VALIDATION, WindowSet
+from seqnorm.runs.pool import Pool
+from seqnorm.training import fit
+
+ROOT = Path(__file__).resolve().parents[1]
+SPEC = ROOT / "examples" / "human_ctcf.toml"
+PAGE = Path(__file__).with_suffix(".md")
+SHAPE = [
+    "norms=['batch', 'layer', 'layer_seq']",
+    "training.learning_rates=[0.01]",
+    "training.seeds=[0, 1]",
+    "training.epochs=6",
+]
+EPOCHS = 3
+"""Epochs of `fit` alone from which one is reckoned, after one that finds what it needs."""
+
+
+def study(folder: Path, workers: int) -> float:
+    """Seconds of the whole command, from its start to its report."""
+    program = [sys.executable, "-c", "from seqnorm.cli import main; main()"]
+    options = ["--out", str(folder), "--workers", str(workers), "--override", *SHAPE]
+    began = time.perf_counter()
+    subprocess.run(
+        [*program, "holdout", str(SPEC), *options], check=True, stdout=subprocess.DEVNULL
+    )
+    return time.perf_counter() - began
+
+
+def fit_alone(spec: Spec, folder: Path, trial: Trial) -> float:
+    """In a worker: seconds of an epoch with nothing around it."""
+    training, evaluation = (
+        WindowSet.load(file)
+        for file in (
+            training_file(spec, folder, trial.task, trial.fold, trial.negatives, trial.seed),
+            evaluation_file(folder, trial.task, trial.fold),
+        )
+    )
+    ended: list[float] = []
+    fit(
+        model_of(spec, trial),
+        tensors_of(training),
+        tensors_of(select(evaluation, VALIDATION)),
+        replace(config_of(spec, trial), epochs=1 + EPOCHS, patience=1 + EPOCHS),
+        score=validation_score,
+        on_epoch=lambda epoch, entry: ended.append(time.perf_counter()),
+    )
+    return (ended[-1] - ended[0]) / EPOCHS
+
+
+def jobs_between(folder: Path) -> tuple[float, float]:
+    """When the first job could begin and when the last had ended."""
+    measured = max(path.stat().st_mtime for path in folder.glob("trials/*/measures.npz"))
+    return (folder / "windows.csv").stat().st_mtime, measured
+
+
+def session_of(folder: Path) -> dict[str, Any]:
+    """What the last session of a run has recorded."""
+    found: dict[str, Any] = json.loads((folder / "run.json").read_text())["sessions"][-1]
+    return found
+
+
+def accounts(run: Path) -> str:
+    """What a finished run of a fixed design took, and what its epochs take alone."""
+    record, spec = session_of(run), load_spec(run / "spec.toml")
+    began = datetime.fromisoformat(record["started"]).timestamp()
+    workers = record["workers"]
+    whole = workers * ((run / "report.html").stat().st_mtime - began)
+    cells = pd.read_csv(run / "tuning.csv").groupby(["task", "model", "negatives", "norm"])
+    rates = {tuple(row[key] for key in Cell._fields): row for row in record["throughput"]}
+    with Pool(workers, spec.training.threads, lambda *told: None) as pool:
+        for key, _ in cells:
+            task, model, negatives, norm = key
+            trial = Trial(model, negatives, norm, spec.training.learning_rates[0], 0, task)
+            pool.submit(key, fit_alone, spec, run, trial)
+        epoch = {key: seconds for key, seconds, _ in pool.finished()}
+    alone = sum(epoch[key] * trials["epochs"].sum() for key, trials in cells)
+    jobs = record["job_seconds"]
+    rest = whole - sum(jobs.values())
+    rows = {
+        "the whole command, all workers": whole,
+        **{f"- {name}": seconds for name, seconds in jobs.items()},
+        "- starting, drawing windows, tables, report, waiting": rest,
+        "the same epochs of `fit` alone": alone,
+    }
+    lines = "\n".join(f"| {name} | {seconds:,.0f} |" for name, seconds in rows.items())
+    speeds = "\n".join(speed_row(key, rates[key], epoch[key]) for key, _ in cells)
+    return (
+        f"## The whole job against training alone\n\n`{run.name}`: "
+        f"{cells.ngroups} cells, {sum(len(trials) for _, trials in cells)} trials, {workers} "
+        f"workers. The whole job takes **{100 * (whole / alone - 1):.1f} %** more than its epochs "
+        f"of `fit` alone.\n\n| | worker seconds |\n|---|---:|\n{lines}\n\n"
+        "Training windows a second of a worker. A bare loop is forward and backward passes over "
+        "one batch; `fit` also validates after each epoch. The last column is the time that bare "
+        "passes over the training windows, and bare forward passes over the validation windows, "
+        "take of the time of training.\n\n"
+        "| task, model, negatives, norm | bare loop | `fit` alone | in the study | bare work |\n"
+        f"|---|---:|---:|---:|---:|\n{speeds}\n"
+    )
+
+
+def two_workers(folder: Path) -> str:
+    """What a second worker gains on a short study."""
+    runs = {workers: folder / str(workers) for workers in (1, 2)}
+    seconds = {workers: study(run, workers) for workers, run in runs.items()}
+    jobs = {n: ended - began for n, run in runs.items() for began, ended in [jobs_between(run)]}
+    same = all(
+        path.read_bytes() == (runs[2] / path.name).read_bytes() for path in runs[1].glob("*.csv")
+    )
+    trials = len(pd.read_csv(runs[1] / "tuning.csv"))
+    return (
+        f"## Two workers\n\n`{SPEC.name}` with {', '.join(SHAPE)}: {trials} trials. Two workers do "
+        f"the jobs **{jobs[1] / jobs[2]:.2f}** times as fast as one ({jobs[1]:.0f} and "
+        f"{jobs[2]:.0f} s), their own start included; with what is done once, drawing windows and "
+        f"the report, {seconds[1] / seconds[2]:.2f} times. Tables of both: "
+        f"{'the same, byte for byte' if same else 'DIFFERENT'}.\n"
+    )
+
+
+def speed_row(key: tuple[str, ...], told: dict[str, Any], epoch: float) -> str:
+    """Windows a second of a cell: bare, of `fit` alone, in the study."""
+    windows = told["training_windows"] / epoch
+    figures = (told["bare_windows_per_second"], windows, told["windows_per_second"])
+    cells = " | ".join(f"{figure:,.0f}" for figure in figures)
+    return f"| {', '.join(key)} | {cells} | {100 * told['share_bare']:.0f} % |"
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("run", type=Path, help="folder of a run that was finished in one session")
+    run = parser.parse_args().run
+    with tempfile.TemporaryDirectory() as name:
+        text = f"{accounts(run)}\n{two_workers(Path(name))}"
+    PAGE.write_text(
+        "# What a hold-out study takes beside training\n\n"
+        f"Made by `benchmarks/holdout_scale.py`: {processor()}, {os.cpu_count()} cores, Python "
+        f"{platform.python_version()}, torch {torch.__version__}.\n\n{text}"
+    )
+
+
+if __name__ == "__main__":
+    main()
