@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Tests at a time; each holds torch in memory.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count()))')
 KERNELS := CMakeLists.txt $(wildcard $(foreach place,seqnorm/backends/native/src data_tools/kernels/src,\
   $(addprefix $(place)/,*.cpp *.h CMakeLists.txt)))
 
@@ -27,7 +29,7 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	@echo "==> tests"
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-gpu: $(INSTALLED)
 	@echo "==> tests on a CUDA device"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from data_tools.motifs import Motif
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.textpath import TextPath
 
 #: Colours of A, C, G, T that colour-blind readers tell apart too (Okabe & Ito).
 COLOURS = ("#009e73", "#0072b2", "#e69f00", "#d55e00")
@@ -128,12 +130,18 @@ def _stacks(axes: Axes, heights: NDArray[np.float64], first: int, least: float) 
 def _letter(axes: Axes, base: int, left: float, bottom: float, height: float) -> None:
     """Draw one letter to fill a box, one position wide, from `left` and `bottom` on."""
     from matplotlib.patches import PathPatch
-    from matplotlib.textpath import TextPath
     from matplotlib.transforms import Affine2D
 
-    outline = TextPath((0, 0), BASES[base], size=1)
+    outline = _outline(base)
     box = outline.get_extents()
     fit = Affine2D().translate(-box.x0, -box.y0).scale((1 - _GAP) / box.width, height / box.height)
     fit.translate(left + _GAP / 2, bottom)
     patch = PathPatch(fit.transform_path(outline), facecolor=COLOURS[base], linewidth=0)
     axes.add_patch(patch)
+
+
+@cache
+def _outline(base: int) -> TextPath:
+    from matplotlib.textpath import TextPath
+
+    return TextPath((0, 0), BASES[base], size=1)

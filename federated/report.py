@@ -37,7 +37,7 @@ from federated.tasks.task import UNSEEN
 from seqnorm.holdout.answer import Answer, level, signed
 from seqnorm.holdout.tables import only
 from seqnorm.holdout.titles import title
-from seqnorm.plot_style import svg
+from seqnorm.plot_style import embedded, svg
 from seqnorm.runs.page import page_environment
 
 __all__ = ["write_report"]
@@ -166,11 +166,7 @@ def _answer(spec: Spec, tables: Tables | None, shared: set[tuple[str, str]]) -> 
 
 
 def _picture(figure: Figure, text: str) -> dict[str, str]:
-    return _embedded(svg(figure).encode(), "svg+xml", text)
-
-
-def _embedded(raw: bytes, kind: str, text: str) -> dict[str, str]:
-    return {"source": f"data:image/{kind};base64,{base64.b64encode(raw).decode()}", "text": text}
+    return {"source": embedded(svg(figure)), "text": text}
 
 
 # --- a section a setting ----------------------------------------------------------------------
@@ -316,7 +312,8 @@ def _partition(results: Results, folder: Path) -> dict[str, Any] | None:
     text = "Who holds what, a line a client"
     path = folder / "partition.png"
     if path.is_file():
-        picture = _embedded(path.read_bytes(), "png", text)
+        raw = base64.b64encode(path.read_bytes()).decode()
+        picture = {"source": f"data:image/png;base64,{raw}", "text": text}
     else:
         picture = _picture(plots.partition_plot(results.partition), text)
     return {

@@ -25,6 +25,7 @@ from seqnorm.runs.pool import Pool, report_progress
 from seqnorm.runs.progress import Progress
 from seqnorm.runs.record import Record, locked
 from seqnorm.runs.stopping import faults_in_one_line, termination_as_interrupt
+from seqnorm.runs.time_left import Work
 
 __all__ = ["Found", "Outcome", "simulate"]
 
@@ -161,7 +162,7 @@ class _Schedule:
         at_once, inside = (1, workers) if engine in WITH_PROCESSES else (min(workers, jobs), 1)
         try:
             with (
-                Progress(self.each * jobs, self.each, "client rounds", say) as progress,
+                Progress(self._works(cells), at_once, "client rounds", say) as progress,
                 Pool(at_once, threads, progress.step) as pool,
             ):
                 for setting in self.settings:
@@ -170,14 +171,17 @@ class _Schedule:
                         pool.submit((setting, cell), _cell_job, *job)
                 for setting, reference in self.references:
                     pool.submit((setting, reference), _reference_job, *_sent(setting), reference)
-                for (setting, what), came in pool.finished():
+                for (setting, what), came, seconds in pool.finished():
+                    steps = self.each
                     if isinstance(came, Outcome):
+                        steps = len(came.history.rounds) * len(self.tasks[0].clients)
                         outcomes[str(setting.folder), what.id] = came
                         said = came.stopped or f"{came.seconds:.0f} s"
                     else:
                         rows += [_reference_keys(setting) | row for row in came]
                         said = "done"
-                    progress.finish(_name(setting.folder, what.id), said)
+                    name = _name(setting.folder, what.id)
+                    progress.finish(name, min(steps, self.each), seconds, f"{name}: {said}")
         except KeyboardInterrupt:
             # What is there can be looked at before the run goes on.
             for setting in self.settings:
@@ -187,6 +191,18 @@ class _Schedule:
             self._write(outcomes, rows)
             raise
         return self._write(outcomes, rows)
+
+    def _works(self, cells: Sequence[Cell]) -> dict[str, Work]:
+        """All jobs, in the order in which they run."""
+        works = {
+            _name(setting.folder, cell.id): Work(self.each, cell.norm, "cell")
+            for setting in self.settings
+            for cell in cells
+        }
+        return works | {
+            _name(setting.folder, reference.id): Work(self.each, reference.kind, "reference")
+            for setting, reference in self.references
+        }
 
     def _write(
         self, outcomes: Mapping[tuple[str, str], Outcome], rows: list[dict[str, Any]]

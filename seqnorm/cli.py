@@ -29,12 +29,15 @@ def holdout(
     resume: bool = False,
     override: Overrides = (),
     workers: int | None = None,
+    ray: str | None = None,
 ) -> None:
     """Train on some chromosomes, test on others, compare the norms, write tables and a report.
 
     Example: seqnorm holdout examples/human_ctcf.toml --out runs/first
+    Example: seqnorm holdout study.toml --out /shared/runs/study --ray 10.0.0.1:6379
 
-    Ctrl-C stops the run; --resume goes on with it and gives the same tables.
+    Ctrl-C stops the run; --resume goes on with it and gives the same tables. Workers are shared
+    out over the GPUs, if any, that CUDA_VISIBLE_DEVICES leaves.
 
     Args:
         spec: TOML file that describes the experiment.
@@ -42,6 +45,8 @@ def holdout(
         resume: Go on with a run that was stopped; begins one where there is none.
         override: key=value pairs that replace keys of the spec, as training.epochs=3.
         workers: Trials at a time; one a core unless given. The tables do not depend on it.
+        ray: Address of a Ray cluster to run on ("local" starts one on this machine); all its nodes
+            must see the run folder and the data under the same paths. Needs the extra "ray".
     """
     from seqnorm.holdout.load import load_spec
 
@@ -58,7 +63,16 @@ def holdout(
         folder,
         overrides,
         workers,
-        lambda count: run_experiment(loaded, folder, resume=resume, workers=count, say=say),
+        lambda count: run_experiment(
+            loaded,
+            folder,
+            resume=resume,
+            # A cluster has cores of its own.
+            workers=count if ray is None else workers,
+            ray=ray,
+            say=say,
+        ),
+        () if ray is None else ("--ray", ray),
     )
     summary = write_report(folder)
     say(f"\n{summary}\n\ntables: {folder}/*.csv\nreport: {folder / 'report.html'}")

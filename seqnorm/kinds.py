@@ -32,7 +32,7 @@ PLACES = {
 """Where in a model a norm stands."""
 
 VARIANTS = {
-    "adapted": "BatchNorm's statistics measured again on each test chromosome, without labels",
+    "adapted": "BatchNorm's statistics measured again on all that is scored, by chromosome",
     "again": "the same norm with other random numbers: a control, which should make no difference",
 }
 """What an experiment does with a norm."""

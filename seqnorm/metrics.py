@@ -140,22 +140,30 @@ def average_precision(data: Scored, weights: Floats, prevalence: float | None = 
     With ``prevalence`` negatives are weighted so that positives are this share of all, since the
     precision of one and the same score rises with theirs; chromosomes then compare.
     """
-    order = np.argsort(-data.scores, kind="stable")
-    last = np.append(np.flatnonzero(np.diff(data.scores[order])), len(order) - 1)
-    label = data.labels[order]
+    # Recall rises at the scores of positives alone: windows are counted above each of these.
+    at = np.unique(data.scores[data.positives])
+    place = np.searchsorted(at, data.scores, "right")
+    cell = np.ravel_multi_index((place, data.blocks), (len(at) + 1, data.n_blocks))
+    of_positives, of_negatives = (
+        np.bincount(cell[rows], minlength=(len(at) + 1) * data.n_blocks)
+        .reshape(-1, data.n_blocks)[:0:-1]
+        .astype(np.float64)
+        for rows in (data.positives, data.negatives)
+    )
+    above = of_negatives.cumsum(0)
+    every = np.bincount(data.blocks[data.negatives], minlength=data.n_blocks)
     result = np.empty(len(weights))
     for first in range(0, len(weights), 100):
-        weight = weights[first : first + 100, data.blocks[order]]
+        weight = weights[first : first + 100]
+        gained, called = weight @ of_positives.T, weight @ above.T
+        found = gained.cumsum(1)
+        total = gained.sum(1)
         if prevalence is not None:
-            positives, every = (weight * label).sum(1), weight.sum(1)
-            wanted = positives * (1 - prevalence) / prevalence
-            factor = _ratio(wanted, every - positives)[:, None]
-            weight = np.where(label == 1, weight, weight * factor)
-        found = np.cumsum(weight * label, axis=1)[:, last]
-        called = np.cumsum(weight, axis=1)[:, last]
-        gained = np.diff(found, axis=1, prepend=0.0)
+            wanted = total * (1 - prevalence) / prevalence
+            called *= _ratio(wanted, weight @ every)[:, None]
+        called += found
         precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
-        result[first : first + 100] = _ratio((gained * precision).sum(1), found[:, -1])
+        result[first : first + 100] = _ratio((gained * precision).sum(1), total)
     return result
 
 

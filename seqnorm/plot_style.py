@@ -9,6 +9,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +31,7 @@ __all__ = [
     "RULE",
     "SKY",
     "SMALL",
+    "embedded",
     "legend_below",
     "literal",
     "plain",
@@ -93,6 +95,19 @@ def svg(figure: Figure) -> str:
     with style():
         figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None})
     return stream.getvalue()
+
+
+def embedded(drawn: str) -> str:
+    """Address of an SVG that holds it whole. As an image it can run no script and load nothing.
+
+    Its text stays text, unlike in base64: the page is smaller, and much more so compressed.
+
+    Examples
+    --------
+    >>> embedded('<svg width="9"/>')
+    'data:image/svg+xml,%3Csvg width=%229%22/%3E'
+    """
+    return "data:image/svg+xml," + quote(drawn, safe=" /;=,.()-+*!?@")
 
 
 def plain(axes: Axes, grid: Literal["x", "y"] = "y") -> None:

@@ -180,7 +180,13 @@ def _caveats(spec: Spec, tables: Tables) -> list[str]:
     lines = []
     parts = only(tables.chromosomes, chrom=[VALIDATION, *spec.split.primary])
     few = parts[parts["blocks"] < FEW_BLOCKS]
-    if len(few):
+    by_chromosome = spec.evaluation.unit == "chromosome"
+    if by_chromosome:
+        lines.append(
+            f"Caution: the error of a mean is that between {len(spec.split.primary)} chromosomes; "
+            "their models share most of what they learnt from, which it does not hold."
+        )
+    elif len(few):
         named = [f"{n} {chrom}" for chrom, n in zip(few["chrom"], few["blocks"], strict=True)]
         if len(named) > MANY:
             named = [*named[:MANY], f"{len(named) - MANY} more parts"]
@@ -188,7 +194,7 @@ def _caveats(spec: Spec, tables: Tables) -> list[str]:
             f"Caution: fewer than {FEW_BLOCKS} blocks to draw from ({', '.join(named)}), so the "
             "intervals are wide and hold only roughly."
         )
-    if len(spec.training.seeds) == 1:
+    if len(spec.training.seeds) == 1 and not by_chromosome:
         lines.append("Caution: one seed, so the intervals hold no spread between seeds.")
     kept = only(tables.tuning, chosen=True, diverged=True)
     for norm, part in kept.groupby("norm", sort=False):

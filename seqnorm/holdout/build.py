@@ -39,6 +39,7 @@ def build_tables(spec: Spec, evaluation: Mapping[str, pd.DataFrame], results: Re
         trials=_trials(spec, results.measured, chromosomes, compared),
         summary=compared.summary(),
         differences=compared.differences(),
+        factors=compared.factors(),
         hypotheses=compared.hypotheses(),
         deciles=compared.deciles({task: _middles(table) for task, table in evaluation.items()}),
         slopes=compared.slopes(),

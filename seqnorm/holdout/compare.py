@@ -7,6 +7,7 @@ of that family: it is one comparison by itself.
 """
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,18 @@ from numpy.typing import NDArray
 
 from seqnorm.holdout.curves import slopes
 from seqnorm.holdout.design import Cell, claims_of
-from seqnorm.holdout.inference import Mean, holm, mean_over_seeds
+from seqnorm.holdout.inference import (
+    Mean,
+    holm,
+    mean_over_parts,
+    mean_over_seeds,
+    slope_over_parts,
+)
 from seqnorm.holdout.measures import DECILES, METRICS, Measures, merged
 from seqnorm.holdout.spec import Claim, Spec
 from seqnorm.holdout.tables import PRIMARY, PRIMARY_METRIC, reference_norm
 from seqnorm.holdout.titles import metric_title, title
-from seqnorm.holdout.trial import Trial
+from seqnorm.holdout.trial import BASELINE, Trial
 from seqnorm.holdout.verdicts import judge
 from seqnorm.holdout.windows import VALIDATION
 from seqnorm.kinds import parse_choice
@@ -47,6 +54,7 @@ class Comparison:
     ) -> None:
         self.spec = spec
         self.reference = reference_norm(spec)
+        self.by_chromosome = spec.evaluation.unit == "chromosome"
         self.parts = [VALIDATION, *spec.split.test]
         self.names = [*self.parts, PRIMARY]
         self.primary = [self.parts.index(chrom) for chrom in spec.split.primary]
@@ -89,6 +97,40 @@ class Comparison:
         table = pd.DataFrame(rows, columns=None if rows else [*first, "p", "family", "reference"])
         return _with_holm(table)
 
+    def factors(self) -> pd.DataFrame:
+        """What other training negatives, or another model, make of the primary means of a norm.
+
+        Against the first of the spec's that the norm has with all else the same; paired as the
+        norms are, since every cell is tested on the same windows.
+        """
+        orders: dict[str, list[str]] = {
+            "model": [model.name for model in self.spec.models],
+            "negatives": list(self.spec.negatives.kinds),
+        }
+        rows: list[Row] = []
+        for cell, factor in product(self.cells, orders):
+            there = [
+                level for level in orders[factor] if cell._replace(**{factor: level}) in self.cells
+            ]
+            own = getattr(cell, factor)
+            if cell.model == BASELINE or own not in there[1:]:
+                continue
+            others = self.cells[cell._replace(**{factor: there[0]})]
+            change = self._values(self.cells[cell]) - self._values(others)
+            mean = self._of_primary(cell.task, change)
+            low, high = mean.interval(self._confidence)
+            figures = {"estimate": mean.estimate, "low": low, "high": high, "p": mean.p_value()}
+            rows += [
+                cell._asdict()
+                | {"factor": factor, "against": there[0], "chrom": PRIMARY, "metric": metric}
+                | {name: float(values[index]) for name, values in figures.items()}
+                | {"seeds": mean.seeds}
+                for index, metric in enumerate(METRICS)
+                if not np.isnan(mean.estimate[index])
+            ]
+        columns = [*Cell._fields, "factor", "against", "chrom", "metric", "estimate", "low", "high"]
+        return pd.DataFrame(rows, columns=None if rows else columns)
+
     def deciles(self, middles: "Mapping[str, pd.Series[float]]") -> pd.DataFrame:
         """False-alarm rate of the test negatives by GC decile."""
         rows: list[Row] = []
@@ -118,16 +160,15 @@ class Comparison:
         for cell, found in self.cells.items():
             dose = [float(self.known[cell.task, chrom]["gc_negatives"]) for chrom in tests]
             fewest = min(self._blocks(cell.task, chrom) for chrom in self.parts)
-
-            def slope(of: list[Measures], dose: list[float] = dose) -> Floats:
-                return np.stack([slopes(m.resampled[1:, place], dose) for m in of])
-
-            kinds = {"slope": slope(found)}
+            kinds = {"slope": self._values(found)[1:-1, place]}
             others = self.cells.get(cell._replace(norm=self.reference))
             if others is not None and cell.norm != self.reference:
-                kinds["difference"] = slope(found) - slope(others)
+                kinds["difference"] = kinds["slope"] - self._values(others)[1:-1, place]
             for kind, values in kinds.items():
-                mean = mean_over_seeds(values, fewest)
+                if self.by_chromosome:
+                    mean = slope_over_parts(values[..., 0].T, dose)
+                else:
+                    mean = mean_over_seeds(slopes(np.moveaxis(values, 0, 1), dose), fewest)
                 low, high = mean.interval(self._confidence)
                 more = {"p": float(mean.p_value())}
                 rows.append(
@@ -179,8 +220,7 @@ class Comparison:
             return None
         found, others = self.cells[cell], self.cells[cell._replace(norm=claim.reference)]
         values = self._values(found) - self._values(others)
-        place = METRICS.index(metric)
-        return mean_over_seeds(values[-1, place], self._blocks(cell.task, PRIMARY))
+        return self._of_primary(cell.task, values).at(METRICS.index(metric))
 
     def _family(self, cell: Cell) -> int:
         """How many norms are compared with the reference beside this one, itself included."""
@@ -199,7 +239,15 @@ class Comparison:
 
     def _mean(self, task: str, values: Floats) -> Mean:
         blocks = np.array([self._blocks(task, name) for name in self.names])[:, None]
-        return mean_over_seeds(values, blocks)
+        mean = mean_over_seeds(values, blocks)
+        # Of single parts the blocks are all that there is.
+        return mean.with_last(self._of_primary(task, values)) if self.by_chromosome else mean
+
+    def _of_primary(self, task: str, values: Floats) -> Mean:
+        """Means over the primary chromosomes, of all metrics."""
+        if self.by_chromosome:
+            return mean_over_parts(np.moveaxis(values[self.primary][..., 0], 0, -1))
+        return mean_over_seeds(values[-1], self._blocks(task, PRIMARY))
 
     def _rows(self, cell: Cell, mean: Mean, columns: Mapping[str, Any]) -> list[Row]:
         return [

@@ -1,6 +1,5 @@
 """Figures of a report: each as an SVG and a CSV of its numbers, and inside the page as well."""
 
-import base64
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +9,7 @@ import pandas as pd
 
 from data_tools.atomic import write_atomic
 from seqnorm.holdout.plots import Plot
-from seqnorm.plot_style import svg
+from seqnorm.plot_style import embedded, svg
 
 FOLDER = "figures"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -24,7 +23,7 @@ class Picture(NamedTuple):
     title, alt, caption : str
         As of the plot.
     source : str
-        Data address of the SVG. As an image it can run no script and load nothing.
+        Data address of the SVG.
     svg, csv : str
         Addresses of its files from the page.
     """
@@ -50,13 +49,12 @@ class Gallery:
         drawn = svg(plot.figure)
         write_atomic(self.folder / f"{name}.svg", drawn)
         write_atomic(self.folder / f"{name}.csv", as_csv(plot.data))
-        raw = base64.b64encode(drawn.encode()).decode()
         address = quote(f"{FOLDER}/{name}")
         return Picture(
             plot.title,
             plot.alt,
             plot.caption,
-            f"data:image/svg+xml;base64,{raw}",
+            embedded(drawn),
             f"{address}.svg",
             f"{address}.csv",
         )

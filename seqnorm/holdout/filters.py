@@ -188,19 +188,16 @@ def _filters(
     scores, reverse = both.max(0), both.argmax(0)
     found: dict[int, tuple[Floats, int]] = {}
     complement = np.array([3, 2, 1, 0, 4], dtype=np.uint8)
-    turned = complement[codes[:, ::-1]]
+    read = np.stack([codes, complement[codes[:, ::-1]]])
     for number in range(scores.shape[1]):
         mine = scores[:, number]
         if not np.isfinite(mine).all() or np.ptp(mine) == 0:
             continue
         top = np.argsort(-mine, kind="stable")[:SITES]
-        counts = np.zeros((4, width))
-        for row in top:
-            strand = reverse[row, number]
-            start = at[strand, row, number]
-            site = (turned if strand else codes)[row, start : start + width]
-            known = np.flatnonzero(site < 4)
-            counts[site[known], known] += 1
+        strand = reverse[top, number]
+        start = at[strand, top, number]
+        sites = read[strand[:, None], top[:, None], start[:, None] + np.arange(width)]
+        counts = np.stack([(sites == base).sum(0) for base in range(4)]).astype(np.float64)
         if len(top) >= FEWEST:
             found[number] = (counts, len(top))
     return found
@@ -241,7 +238,8 @@ def _choose(filters: dict[int, tuple[Floats, int]], motif: Motif | None) -> Filt
     number = max(scores, key=lambda n: scores[n][0])
     rng = np.random.default_rng(0)
     shuffled = [known[:, rng.permutation(known.shape[1])] for _ in range(SHUFFLES)]
-    reached = [max(likeness(own, other)[0] for own in columns.values()) for other in shuffled]
+    own = np.stack(list(columns.values()))
+    reached = _correlations(own, np.stack(shuffled)).max((0, 2))
     score, reverse = scores[number]
     counts, sites = filters[number]
     turned = counts[::-1, ::-1] if reverse else counts
@@ -274,14 +272,18 @@ def likeness(own: Floats, known: Floats) -> tuple[float, bool]:
     >>> likeness(site[::-1, ::-1], site)
     (1.0, True)
     """
-    size = float(np.sqrt((own**2).sum() * (known**2).sum()))
-    if size == 0:
-        return 0.0, False
-    overlap = min(OVERLAP, own.shape[1], known.shape[1])
-    room = own.shape[1] - overlap
-    padded = np.pad(known, ((0, 0), (room, room)))
-    views = np.lib.stride_tricks.sliding_window_view(padded, own.shape[1], axis=1)
-    scores = [
-        float(np.einsum("bok,bk->o", views, strand).max()) for strand in (own, own[::-1, ::-1])
-    ]
-    return round(max(scores) / size, 12), scores[1] > scores[0]
+    given, turned = _correlations(own[None], known[None])[:, 0, 0]
+    return float(max(given, turned)), bool(turned > given)
+
+
+def _correlations(own: Floats, known: Floats) -> Floats:
+    """Largest over all offsets of many (F, 4, J) with many (S, 4, K): (2, S, F), by strand."""
+    overlap = min(OVERLAP, own.shape[2], known.shape[2])
+    room = own.shape[2] - overlap
+    padded = np.pad(known, ((0, 0), (0, 0), (room, room)))
+    views = np.lib.stride_tricks.sliding_window_view(padded, own.shape[2], axis=2)
+    strands = np.stack([own, own[:, ::-1, ::-1]])
+    best = np.einsum("sbok,zfbk->zsfo", views, strands, optimize=True).max(-1)
+    size = np.sqrt((known**2).sum((1, 2))[:, None] * (own**2).sum((1, 2)))
+    shares = np.divide(best, size, out=np.zeros_like(best), where=size > 0)
+    return np.asarray(shares.round(12))

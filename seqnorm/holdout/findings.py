@@ -22,19 +22,19 @@ from seqnorm.holdout.tables import (
     reference_norm,
     sections,
 )
-from seqnorm.holdout.titles import section_title, title
+from seqnorm.holdout.titles import level_title, section_title, title
 from seqnorm.holdout.trial import BASELINE
-from seqnorm.holdout.words import level, ranged, signed, undecided
+from seqnorm.holdout.words import level, percent, points, ranged, signed, undecided
 
 CHANCE = 0.5
 """AUROC of a score that ranks nothing."""
 
 
 def findings(spec: Spec, tables: Tables) -> list[str]:
-    """Sentences on the first section, then those on the controls among the tasks."""
+    """Sentences on the first section, on other negatives and models, and on the controls."""
     first = narrowed(tables, sections(spec)[0])
     found = [*_slopes(spec, first), *_again(spec, first), *_ceiling(first), *_probe(spec, first)]
-    return found + _controls(spec, tables)
+    return found + _factors(spec, tables) + _controls(spec, tables)
 
 
 def _slopes(spec: Spec, tables: Tables) -> list[str]:
@@ -95,11 +95,14 @@ def _again(spec: Spec, tables: Tables) -> list[str]:
 
 def _ceiling(tables: Tables) -> list[str]:
     """The best there is, where a simulation knows it."""
-    rows = only(tables.summary, model=BASELINE, norm=OPTIMUM, chrom=PRIMARY, metric="auroc")
+    rows = only(tables.summary, model=BASELINE, norm=OPTIMUM, chrom=PRIMARY)
+    found = {metric: row.estimate for (metric,), row in estimates(rows, "metric").items()}
+    if not found:
+        return []
+    ranks = f"AUROC {found['auroc']:.3f} and " if "auroc" in found else ""
     return [
-        f"Ceiling: the best score that there is has AUROC {row.estimate:.3f} on the primary "
-        "chromosomes."
-        for row in estimates(rows, "norm").values()
+        f"Ceiling: the best score that there is has {ranks}a false-alarm rate of "
+        f"{percent(found[PRIMARY_METRIC])} on the primary chromosomes."
     ]
 
 
@@ -114,6 +117,26 @@ def _probe(spec: Spec, tables: Tables) -> list[str]:
         "GC that a linear probe reads from the features, mean R² over seeds and test chromosomes, "
         f"without an interval: {'; '.join(said)}.".replace(" -", " −")
     ]
+
+
+def _factors(spec: Spec, tables: Tables) -> list[str]:
+    """What other training negatives and other models make of the false-alarm rate."""
+    rows = only(tables.factors, metric=PRIMARY_METRIC)
+    lines = []
+    for keys, part in rows.groupby(["task", "factor", "against"], sort=False):
+        task, factor, against = map(str, keys)
+        of_task = f" of {task}" if len(spec.tasks) > 1 else ""
+        for value, found in part.groupby(factor, sort=False):
+            changes = [
+                f"{title(norm)} {points(row)}, {ranged(spec, row)}"
+                for (norm,), row in estimates(found, "norm").items()
+            ]
+            lines.append(
+                f"With {level_title(factor, str(value))} in place of "
+                f"{level_title(factor, against)} the false-alarm rate{of_task} changes: "
+                f"{'; '.join(changes)} (not adjusted for several comparisons)."
+            )
+    return lines
 
 
 def _controls(spec: Spec, tables: Tables) -> list[str]:

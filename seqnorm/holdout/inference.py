@@ -24,7 +24,8 @@ seeds is too narrow by (n - 1) / n in variance, and by the quantile of t.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,6 +34,7 @@ Floats = NDArray[np.float64]
 LEAST_LOG_P = -40.0
 """Natural logarithm of the smallest p value that is told apart, 4e-18."""
 HALVINGS = 50
+_ARRAYS = ("estimate", "seed_variance", "block_variance", "blocks", "dropped")
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,12 @@ class Mean:
     seeds : int
         Number of seeds.
     blocks : numpy.ndarray
-        Blocks that were resampled in the part that has the fewest.
+        Blocks that were resampled in the part that has the fewest; one more than the second
+        variance has degrees of freedom.
     dropped : numpy.ndarray
         Resamples that were left out because nothing was drawn that could be measured.
+    of_parts : bool
+        Whether the second variance is that between parts, which holds the seeds' as well.
     """
 
     estimate: Floats
@@ -60,11 +65,24 @@ class Mean:
     seeds: int
     blocks: Floats
     dropped: NDArray[np.int64]
+    of_parts: bool = False
 
     @property
     def one_seed(self) -> bool:
         """Whether the error holds the blocks alone, since one seed shows no spread of seeds."""
-        return self.seeds == 1
+        return self.seeds == 1 and not self.of_parts
+
+    def at(self, place: int) -> Mean:
+        """One of the means that stand together, by its place on the last axis."""
+        found: dict[str, Any] = {name: getattr(self, name)[..., place] for name in _ARRAYS}
+        return replace(self, **found)
+
+    def with_last(self, last: Mean) -> Mean:
+        """Put other means in the last place of the first axis."""
+        found: dict[str, Any] = {name: np.array(getattr(self, name)) for name in _ARRAYS}
+        for name, column in found.items():
+            column[-1] = getattr(last, name)
+        return replace(self, **found)
 
     def half_width(self, tail: float | Floats) -> Floats:
         """Half the width of the interval with the chance ``tail`` on either side of it."""
@@ -162,6 +180,76 @@ def mean_over_seeds(values: ArrayLike, blocks: ArrayLike) -> Mean:
         seeds=seeds,
         blocks=fewest,
         dropped=(~usable).sum(-1),
+    )
+
+
+def mean_over_parts(values: ArrayLike) -> Mean:
+    """Mean of a figure over parts of which each is one observation, with its error.
+
+    Of chromosomes, each with a model that has never seen it, the spread holds that of blocks, of
+    training, and of the chromosomes themselves: no other seed is needed to see it. Models of
+    different parts share most of what they learnt from, which no variance of one
+    cross-validation can show (Bengio and Grandvalet 2004, JMLR 5, 1089-1105).
+
+    Parameters
+    ----------
+    values
+        Shape (..., seeds, parts); the mean over the seeds is what is observed.
+
+    Examples
+    --------
+    >>> mean = mean_over_parts([[0.01, 0.03, 0.02, 0.04]])
+    >>> f"{mean.estimate:.3f}, {mean.interval()[0]:.3f} to {mean.interval()[1]:.3f}"
+    '0.025, 0.004 to 0.046'
+    """
+    values = np.asarray(values, dtype=np.float64)
+    observed = values.mean(-2)
+    return _of_degrees(
+        observed.mean(-1),
+        observed.var(-1, ddof=1) / observed.shape[-1] if observed.shape[-1] > 1 else np.inf,
+        observed.shape[-1] - 1,
+        values.shape[-2],
+    )
+
+
+def slope_over_parts(values: ArrayLike, doses: ArrayLike) -> Mean:
+    """Slope of a figure on a dose with its error by least squares; the parts are as above.
+
+    Parameters
+    ----------
+    values
+        Shape (..., seeds, parts).
+    doses
+        Shape (parts,).
+
+    Examples
+    --------
+    >>> slope = slope_over_parts([[0.01, 0.03, 0.02, 0.04]], [0.0, 0.1, 0.2, 0.3])
+    >>> f"{slope.estimate:.2f}, {slope.interval()[0]:.2f} to {slope.interval()[1]:.2f}"
+    '0.08, -0.10 to 0.26'
+    """
+    values = np.asarray(values, dtype=np.float64)
+    observed, dose = values.mean(-2), np.asarray(doses, dtype=np.float64)
+    centred = dose - dose.mean()
+    slope = observed @ centred / (centred @ centred)
+    fitted = observed.mean(-1)[..., None] + slope[..., None] * centred
+    freedom = len(dose) - 2
+    left = ((observed - fitted) ** 2).sum(-1)
+    variance = left / freedom / (centred @ centred) if freedom > 0 else np.inf
+    return _of_degrees(slope, variance, freedom, values.shape[-2])
+
+
+def _of_degrees(estimate: Floats, variance: ArrayLike, freedom: int, seeds: int) -> Mean:
+    """Of one variance that is known with so many degrees of freedom."""
+    estimate = np.asarray(estimate)
+    return Mean(
+        estimate=estimate,
+        seed_variance=np.zeros(estimate.shape),
+        block_variance=np.broadcast_to(np.asarray(variance, dtype=np.float64), estimate.shape),
+        seeds=seeds,
+        blocks=np.full(estimate.shape, freedom + 1.0),
+        dropped=np.zeros(estimate.shape, dtype=np.int64),
+        of_parts=True,
     )
 
 

@@ -55,6 +55,8 @@ def _check(spec: Spec) -> None:
             f"{' and '.join(given) or 'none'}"
         )
     _check_split(spec.split)
+    if spec.evaluation.unit == "chromosome":
+        _check_unit(spec.split)
     _check_tasks(spec, given[0])
     _check_cells(spec)
     _check_hypotheses(spec)
@@ -88,6 +90,20 @@ def _check_split(split: Split) -> None:
         raise ValueError("key 'split.train' is missing; add it")
     if split.design == "leave_one_out" and len(split.test) + len(split.train) < 2:
         raise ValueError("key 'split.test' names one chromosome: none is left to learn from")
+
+
+def _check_unit(split: Split) -> None:
+    if split.design != "leave_one_out":
+        # All chromosomes of a fixed split share one model, so that their spread does not show
+        # what training brings.
+        raise ValueError(
+            "key 'evaluation.unit': chromosomes are the units of a leave_one_out design alone, "
+            "where each has a model of its own"
+        )
+    if len(split.primary) < 3:
+        raise ValueError(
+            "key 'evaluation.unit': chromosomes as units want three primary ones or more"
+        )
 
 
 _OF_SOURCE = {"label": "table", "where": "table", "confounding": "simulation"}

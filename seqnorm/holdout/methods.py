@@ -10,17 +10,33 @@ from seqnorm.holdout.tables import PRIMARY_METRIC
 from seqnorm.holdout.titles import NEGATIVES_TITLES, metric_title, model_title, title
 from seqnorm.holdout.words import level, sized
 
-REFERENCES = (
+BANERJEE = (
     "Banerjee S. K. (1960) Approximate confidence interval for linear functions of means of k "
-    "populations when the population variances are not equal. Sankhyā 22, 357–358.",
+    "populations when the population variances are not equal. Sankhyā 22, 357–358."
+)
+BENGIO = (
+    "Bengio Y., Grandvalet Y. (2004) No unbiased estimator of the variance of k-fold "
+    "cross-validation. Journal of Machine Learning Research 5, 1089–1105."
+)
+HOLM = (
     "Holm S. (1979) A simple sequentially rejective multiple test procedure. Scandinavian Journal "
-    "of Statistics 6, 65–70.",
-    "Loshchilov I., Hutter F. (2019) Decoupled weight decay regularization. arXiv:1711.05101.",
+    "of Statistics 6, 65–70."
+)
+LI = (
+    "Li Y. et al. (2016) Revisiting batch normalization for practical domain adaptation. "
+    "arXiv:1603.04779."
+)
+LOSHCHILOV = (
+    "Loshchilov I., Hutter F. (2019) Decoupled weight decay regularization. arXiv:1711.05101."
+)
+OBUCHOWSKI = (
     "Obuchowski N. A., Rockette H. E. (1995) Hypothesis testing of diagnostic accuracy for "
-    "multiple readers and multiple tests. Communications in Statistics: Simulation 24, 285–308.",
+    "multiple readers and multiple tests. Communications in Statistics: Simulation 24, 285–308."
+)
+SCHUIRMANN = (
     "Schuirmann D. J. (1987) A comparison of the two one-sided tests procedure and the power "
     "approach for assessing the equivalence of average bioavailability. Journal of "
-    "Pharmacokinetics and Biopharmaceutics 15, 657–680.",
+    "Pharmacokinetics and Biopharmaceutics 15, 657–680."
 )
 
 
@@ -55,16 +71,12 @@ def methods(spec: Spec, record: Mapping[str, Any]) -> Methods:
         f"{_metrics(spec)} {_inference(spec)} {_claims(spec)}",
         _software(record),
     )
-    adapted = any(norm.endswith("+adapted") for norm in spec.norms)
-    more = (
-        (
-            "Li Y. et al. (2016) Revisiting batch normalization for practical domain adaptation. "
-            "arXiv:1603.04779.",
-        )
-        if adapted
-        else ()
-    )
-    return Methods(tuple(" ".join(part.split()) for part in parts), (*REFERENCES, *more))
+    by_chromosome = spec.evaluation.unit == "chromosome"
+    cited = [BENGIO] if by_chromosome else [BANERJEE, OBUCHOWSKI]
+    if any(norm.endswith("+adapted") for norm in spec.norms):
+        cited.append(LI)
+    references = tuple(sorted([*cited, HOLM, LOSHCHILOV, SCHUIRMANN]))
+    return Methods(tuple(" ".join(part.split()) for part in parts), references)
 
 
 def _file(name: str | None) -> str:
@@ -116,7 +128,7 @@ def _split(spec: Spec) -> str:
         chooses = f"validation was {_listed(list(split.validation))}"
     else:
         chooses = (
-            f"validation was every {_ordinal(split.validation_every)} block of {split.block:,} "
+            f"validation was every {_ordinal(split.validation_every)} block of {spec.block:,} "
             "bases of the training chromosomes"
         )
     if split.design == "leave_one_out":
@@ -148,7 +160,7 @@ def _models(spec: Spec) -> str:
     if any(norm.endswith("+adapted") for norm in spec.norms):
         text += (
             " Norms marked +adapted had the statistics of BatchNorm measured again, without "
-            "labels, on each test chromosome (Li et al. 2016)."
+            "labels, on each test chromosome and on the validation windows (Li et al. 2016)."
         )
     return text
 
@@ -194,12 +206,17 @@ def _metrics(spec: Spec) -> str:
 def _inference(spec: Spec) -> str:
     given = spec.evaluation
     others = sum(not norm.endswith("+again") for norm in spec.norms) - 1
-    text = (
-        f"Intervals ({level(given.confidence)}) combine the variance between seeds with that "
-        f"between blocks of the genome ({given.resamples:,} bootstrap resamples of blocks, the "
-        "threshold taken anew from each; Obuchowski & Rockette 1995), each with its own quantile "
-        "of Student's t (Banerjee 1960). Differences between norms are paired by seed and block."
-    )
+    if given.unit == "chromosome":
+        text = (
+            f"Intervals ({level(given.confidence)}) of means over chromosomes are Student's t of "
+            "the chromosomes' figures, each chromosome one observation; those of single "
+            f"chromosomes come from {given.resamples:,} bootstrap resamples of blocks of the "
+            "genome. Differences between norms are paired by chromosome and seed. Models of "
+            "different chromosomes share most of what they learnt from, which no variance of one "
+            "cross-validation can show (Bengio & Grandvalet 2004)."
+        )
+    else:
+        text = _by_block(spec)
     if others > 1:
         text += (
             " Over the norms compared, p values were adjusted as in Holm (1979) and intervals as "
@@ -208,6 +225,16 @@ def _inference(spec: Spec) -> str:
     return text + (
         f" Equivalence was tested by two one-sided tests (Schuirmann 1987) with a margin of "
         f"{sized(PRIMARY_METRIC, given.margin)}."
+    )
+
+
+def _by_block(spec: Spec) -> str:
+    given = spec.evaluation
+    return (
+        f"Intervals ({level(given.confidence)}) combine the variance between seeds with that "
+        f"between blocks of the genome ({given.resamples:,} bootstrap resamples of blocks, the "
+        "threshold taken anew from each; Obuchowski & Rockette 1995), each with its own quantile "
+        "of Student's t (Banerjee 1960). Differences between norms are paired by seed and block."
     )
 
 

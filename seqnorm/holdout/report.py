@@ -23,8 +23,8 @@ from seqnorm.holdout.summary import summarize
 from seqnorm.holdout.tables import PRIMARY_METRIC, Tables, narrowed, reference_norm, sections
 from seqnorm.holdout.titles import metric_title, title
 from seqnorm.holdout.verdicts import POINTS
-from seqnorm.holdout.views import overview, section_view, slug
-from seqnorm.holdout.words import level, p_value, signed, sized
+from seqnorm.holdout.views import factors_view, overview, section_view, slug
+from seqnorm.holdout.words import level, p_value, paired, signed, sized
 from seqnorm.runs.page import page_environment
 
 
@@ -78,6 +78,7 @@ def _sections(spec: Spec, tables: Tables, folder: Path) -> dict[str, Any]:
         "compared": found.motif is not None,
         "no_filters": found.skipped,
         "overview": overview(spec, tables) if len(every) > 1 else [],
+        "factors": factors_view(tables),
     }
 
 
@@ -87,6 +88,7 @@ def _page(
     environment = page_environment("seqnorm.holdout")
     environment.globals |= {
         "level": level,
+        "paired": paired,
         "signed": signed,
         "p_value": p_value,
         "title": title,

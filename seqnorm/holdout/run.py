@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,10 +13,12 @@ from seqnorm.holdout.build import build_tables
 from seqnorm.holdout.draw import draw_windows, evaluation_tables
 from seqnorm.holdout.load import as_toml
 from seqnorm.holdout.schedule import Schedule
-from seqnorm.holdout.spec import FILES, Spec
+from seqnorm.holdout.spec import Spec
+from seqnorm.holdout.speed import throughput_line
 from seqnorm.holdout.tables import Tables
 from seqnorm.runs.record import Record, locked
 from seqnorm.runs.stopping import faults_in_one_line, termination_as_interrupt
+from seqnorm.runs.workplace import Workplace, open_workplace
 
 
 def run(
@@ -24,7 +26,8 @@ def run(
     folder: Path,
     *,
     resume: bool = False,
-    workers: int = 1,
+    workers: int | None = 1,
+    ray: str | None = None,
     say: Callable[[str], None] = print,
 ) -> Tables:
     """Run an experiment, or go on with one that was stopped.
@@ -38,7 +41,11 @@ def run(
     resume
         Go on with what the folder holds.
     workers
-        Trials at a time. The tables do not depend on it.
+        Trials at a time; None: as many as there are cores. The tables do not depend on it.
+    ray
+        Address of a Ray cluster whose cores are used instead of this machine's, or ``"local"``.
+        All its nodes have to see the folder and the files of the spec under the same paths, and
+        to have the same versions installed.
     say
         Takes lines for the user.
 
@@ -51,44 +58,60 @@ def run(
     ------
     InputError
         For a folder in use or not writable, a changed spec, data that do not fit, a damaged
-        checkpoint, or a worker that was killed.
+        checkpoint, a worker that was killed, or a cluster that cannot be used.
     KeyboardInterrupt
         When stopped; the folder can be resumed.
     """
-    if workers < 1:
+    if workers is not None and workers < 1:
         raise InputError(f"the number of workers must be at least 1, not {workers}")
-    with faults_in_one_line(folder), locked(folder), termination_as_interrupt():
-        named = {key.removeprefix("data."): _file(spec, key) for key in FILES}
-        files = {key: name for key, name in named.items() if name is not None}
+    folder = folder.absolute()
+    threads, device = spec.training.threads, spec.training.device
+    with (
+        faults_in_one_line(folder),
+        locked(folder),
+        open_workplace(workers, threads, device, folder, ray) as place,
+        # After Ray, which would end the process.
+        termination_as_interrupt(),
+    ):
+        # A run stays on the kind of device on which it began: others give other bits.
+        spec = replace(spec, training=replace(spec.training, device=place.device))
+        files = {key.removeprefix("data."): name for key, name in spec.files.items()}
         record = Record.open(folder, spec.name, as_toml(spec), files, parts="trials", resume=resume)
-        record.begin(workers, spec.training.threads)
+        record.begin(place.workers, threads, place.libraries)
+        record.content["sessions"][-1] |= place.described
         try:
-            started = time.perf_counter()
-            counts, digest = draw_windows(spec, folder, say)
-            record.check_windows(digest)
-            record.save("running", window_counts=counts)
-            results = Schedule(spec, folder, workers, say).run()
-            tables = build_tables(spec, evaluation_tables(spec, folder), results)
-            write_tables(tables, folder)
-            seconds = round(time.perf_counter() - started, 1)
-            record.content["sessions"][-1]["seconds"] = seconds
-            record.save(
-                "complete",
-                trial_seconds={trained.trial.id: trained.seconds for trained in results.tuned},
-            )
+            return _work(spec, folder, record, place, say)
         except KeyboardInterrupt:
             record.save("interrupted")
             raise
         except BaseException:
             record.save("failed")
             raise
+
+
+def _work(
+    spec: Spec, folder: Path, record: Record, place: Workplace, say: Callable[[str], None]
+) -> Tables:
+    started = time.perf_counter()
+    counts, digest = draw_windows(spec, folder, say)
+    record.check_windows(digest)
+    record.save("running", window_counts=counts)
+    results = Schedule(spec, folder, place.workers, place.pool, say).run()
+    tables = build_tables(spec, evaluation_tables(spec, folder), results)
+    write_tables(tables, folder)
+    session = record.content["sessions"][-1]
+    session["seconds"] = round(time.perf_counter() - started, 1)
+    session["job_seconds"] = {name: round(value, 1) for name, value in results.seconds.items()}
+    if cells := results.throughput.of_cells():
+        session["throughput"] = cells
+        say(throughput_line(cells))
+    rates = record.content.get("trial_windows_per_second", {}) | results.throughput.of_trials()
+    record.save(
+        "complete",
+        trial_seconds={trained.trial.id: trained.seconds for trained in results.tuned},
+        trial_windows_per_second=rates,
+    )
     return tables
-
-
-def _file(spec: Spec, key: str) -> str | None:
-    table, name = key.split(".")
-    found: str | None = getattr(getattr(spec, table), name, None)
-    return found
 
 
 def write_tables(tables: Tables, folder: Path) -> None:

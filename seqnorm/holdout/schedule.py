@@ -1,7 +1,8 @@
 """What to train and when: every norm tuned alike, and measured as soon as it is tuned."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from seqnorm.holdout import jobs
@@ -9,9 +10,14 @@ from seqnorm.holdout.baselines import baseline_names
 from seqnorm.holdout.design import Cell, cells_of, folds_of
 from seqnorm.holdout.measures import Measures
 from seqnorm.holdout.spec import Spec
+from seqnorm.holdout.speed import BareLoop, Throughput, bare_loop
 from seqnorm.holdout.trial import BASELINE, Trained, Trial
-from seqnorm.runs.pool import Pool
+from seqnorm.runs.pool import OnProgress, Pool
 from seqnorm.runs.progress import Progress
+from seqnorm.runs.time_left import Work
+
+OpenPool = Callable[[OnProgress], AbstractContextManager[Pool]]
+"""Begins the workers, which tell the callable how far they are."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +32,18 @@ class Results:
         Every trained network, those with a learning rate that was not chosen included.
     chosen : mapping
         Learning rate of each trained cell in each fold.
+    throughput : Throughput
+        Of what this session has trained.
+    seconds : mapping of str to float
+        What this session's jobs took, all workers together: training, scoring, baselines, bare
+        loops.
     """
 
     measured: Mapping[Trial, Measures]
     tuned: Sequence[Trained]
     chosen: Mapping[tuple[Cell, str], float]
+    throughput: Throughput = field(default_factory=Throughput)
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     def rate(self, trial: Trial) -> float:
         """Learning rate that was chosen for a trial's cell and fold."""
@@ -44,10 +57,18 @@ class Schedule:
     fold trains on may be what this one tests on.
     """
 
-    def __init__(self, spec: Spec, folder: Path, workers: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        folder: Path,
+        workers: int,
+        open_pool: OpenPool,
+        say: Callable[[str], None],
+    ) -> None:
         self.spec = spec
         self.folder = folder
         self.workers = workers
+        self.open_pool = open_pool
         self.say = say
         self.rates = sorted(spec.training.learning_rates)
         # One trial, whose rate and seed are filled in, for each cell and fold.
@@ -57,46 +78,141 @@ class Schedule:
             for fold in folds_of(spec)
         ]
         self.trained = list(dict.fromkeys(trial.trained for trial in self.wanted))
+        # Of those that share trained weights, the one that trains them; the others come after it.
+        self.leaders = {
+            trial: min((w for w in self.wanted if w.trained == trial), key=lambda w: w != trial)
+            for trial in self.trained
+        }
         self.tuned: dict[Trial, Trained] = {}
         self.measured: dict[Trial, Measures] = {}
         self.chosen: dict[tuple[Cell, str], float] = {}
+        self.throughput = Throughput()
+        self.seconds = dict.fromkeys(("training", "scoring", "baselines", "bare loops"), 0.0)
+        # What an earlier session has trained, and what it has measured.
+        self.kept = tuple(
+            {file.parent.name for file in (folder / "trials").glob(f"*/{name}")}
+            for name in ("trained.json", "measures.npz")
+        )
 
     def run(self) -> Results:
         """Run everything; the results come in the order of the spec."""
+        tuning = self._tuning()
+        with (
+            Progress(self._works(tuning), self.workers, "epochs", self.say) as progress,
+            self.open_pool(self._on_progress(progress)) as pool,
+        ):
+            self._submit(tuning, pool)
+            for trial, result, seconds in pool.finished():
+                if isinstance(result, BareLoop):
+                    self.throughput.bare[trial.cell] = result
+                    self.seconds["bare loops"] += seconds
+                    progress.hint(trial.cell, result.epoch)
+                elif isinstance(result, Trained):
+                    self._note(trial, trial.id, result, seconds, progress)
+                    self.seconds["training"] += seconds
+                    self._choose(trial, pool)
+                else:
+                    measures, trained = result
+                    self._measured(trial, measures, trained, seconds, progress)
+                    self._follow(trial, pool)
+        final = [final for wanted in self.wanted for final in self._final(wanted)]
+        measured = {trial: self.measured[trial] for trial in [*final, *self._baselines()]}
+        extra = [trial for wanted in self.trained for trial in self._final(wanted)]
+        every = dict.fromkeys([*tuning, *extra])
+        trained = [self.tuned[trial] for trial in every]
+        return Results(measured, trained, self.chosen, self.throughput, self.seconds)
+
+    def _tuning(self) -> list[Trial]:
         training = self.spec.training
-        tuning = [
+        return [
             replace(trial, learning_rate=rate, seed=seed)
             for trial in self.trained
             for seed in training.seeds[: training.tuning_seeds]
             for rate in self.rates
         ]
-        further = len(self.trained) * (len(training.seeds) - training.tuning_seeds)
-        total = (len(tuning) + further) * training.epochs
-        with (
-            Progress(total, training.epochs, "epochs", self.say) as progress,
-            Pool(self.workers, training.threads, progress.step) as pool,
-        ):
-            for trial in tuning:
-                pool.submit(trial, jobs.train_job, self.spec, self.folder, trial)
-            for baseline in self._baselines():
-                pool.submit(baseline, jobs.baseline_job, self.spec, self.folder, baseline)
-            for trial, result in pool.finished():
-                if isinstance(result, Trained):
-                    self._note(trial, result, progress)
-                    self._choose(trial, pool)
-                else:
-                    self.measured[trial], trained = result
-                    if trained is not None and trained.trial not in self.tuned:
-                        self._note(trained.trial, trained, progress)
-        final = [final for wanted in self.wanted for final in self._final(wanted)]
-        measured = {trial: self.measured[trial] for trial in [*final, *self._baselines()]}
-        extra = [trial for wanted in self.trained for trial in self._final(wanted)]
-        every = dict.fromkeys([*tuning, *extra])
-        return Results(measured, [self.tuned[trial] for trial in every], self.chosen)
 
-    def _note(self, trial: Trial, trained: Trained, progress: Progress) -> None:
-        progress.finish(trial.id, _outcome(trained))
+    def _works(self, tuning: Sequence[Trial]) -> dict[str, Work]:
+        """All jobs but the bare loops, which are nothing beside them."""
+        training = self.spec.training
+        works = {trial.id: Work(training.epochs, trial.cell, "tuning") for trial in tuning}
+        for wanted in self.wanted:
+            leads = self.leaders[wanted.trained] == wanted
+            for index, seed in enumerate(training.seeds):
+                trains = leads and index >= training.tuning_seeds
+                works[_final_name(replace(wanted, seed=seed))] = Work(
+                    training.epochs if trains else 0,
+                    wanted.trained.cell,
+                    "final" if wanted.trained == wanted else "adapted",
+                )
+        return works | {trial.id: Work(0, None, trial.norm) for trial in self._baselines()}
+
+    def _submit(self, tuning: Sequence[Trial], pool: Pool) -> None:
+        """Queue what does not depend on what comes out: a little of each kind first.
+
+        What is known of all kinds of jobs early tells how long the rest will take.
+        """
+        first: dict[Cell, Trial] = {}
+        for trial in tuning:
+            if trial.id not in self.kept[0]:
+                first.setdefault(trial.cell, trial)
+        for trial in first.values():
+            pool.submit(trial, bare_loop, self.spec, self.folder, trial)
+        baselines = self._baselines()
+        early = list({baseline.norm: baseline for baseline in reversed(baselines)}.values())
+        for baseline in early:
+            pool.submit(baseline, jobs.baseline_job, self.spec, self.folder, baseline)
+        for trial in tuning:
+            pool.submit(trial, jobs.train_job, self.spec, self.folder, trial)
+        for baseline in baselines:
+            if baseline not in early:
+                pool.submit(baseline, jobs.baseline_job, self.spec, self.folder, baseline)
+
+    def _on_progress(self, progress: Progress) -> OnProgress:
+        """Steps are told by the names of what is trained, also within final trials."""
+        tuning = {trial.id for trial in self._tuning()}
+        names: dict[str, str] = {}
+
+        def step(name: str, done: int, seconds: float) -> None:
+            if name not in tuning and name not in names:
+                names.update(
+                    (final.trained.id, _final_name(final))
+                    for trained, leader in self.leaders.items()
+                    if (trained.cell, trained.fold) in self.chosen
+                    for final in self._final(leader)
+                )
+            progress.step(name if name in tuning else names[name], done, seconds)
+
+        return step
+
+    def _note(
+        self, trial: Trial, name: str, trained: Trained, seconds: float, progress: Progress
+    ) -> None:
         self.tuned[trial] = trained
+        told = f"{trial.id}: {_outcome(trained)}"
+        kept = trial.id in self.kept[0]
+        seen, spent = progress.finish(name, len(trained.curve), seconds, told, kept)
+        self.throughput.note(trial, seen * trained.windows, spent)
+
+    def _measured(
+        self,
+        trial: Trial,
+        measures: Measures,
+        trained: Trained | None,
+        seconds: float,
+        progress: Progress,
+    ) -> None:
+        self.measured[trial] = measures
+        if trained is not None and trained.trial not in self.tuned:
+            self._note(trained.trial, _final_name(trial), trained, seconds, progress)
+            # Of one that was taken up again it tells what its training took in all.
+            kept = trained.trial.id in self.kept[0]
+            of_training = 0.0 if kept else min(trained.seconds, seconds)
+            self.seconds["training"] += of_training
+            self.seconds["scoring"] += seconds - of_training
+        else:
+            self.seconds["baselines" if trial.is_baseline else "scoring"] += seconds
+            name = trial.id if trained is None else _final_name(trial)
+            progress.finish(name, 0, seconds, kept=trial.id in self.kept[1])
 
     def _final(self, wanted: Trial) -> list[Trial]:
         rate = self.chosen[wanted.trained.cell, wanted.fold]
@@ -129,10 +245,22 @@ class Schedule:
         }
         self.chosen[trial.cell, trial.fold] = max(self.rates, key=lambda rate: means[rate])
         blank = replace(trial, learning_rate=0.0, seed=0)
+        for final in reversed(self._final(self.leaders[blank])):
+            # Before other cells are tuned: what was read and made for this one is still at hand.
+            pool.submit(final, jobs.final_job, self.spec, self.folder, final, next_up=True)
+
+    def _follow(self, trial: Trial, pool: Pool) -> None:
+        """Queue the trials that take what this one has trained, now that it is there."""
+        blank = replace(trial, learning_rate=0.0, seed=0)
         for wanted in self.wanted:
-            if wanted.trained == blank:
-                for final in self._final(wanted):
-                    pool.submit(final, jobs.final_job, self.spec, self.folder, final)
+            if self.leaders[wanted.trained] == blank != wanted:
+                final = replace(trial, norm=wanted.norm)
+                pool.submit(final, jobs.final_job, self.spec, self.folder, final, next_up=True)
+
+
+def _final_name(final: Trial) -> str:
+    """Name of a final trial that is known before its rate is chosen."""
+    return "final " + replace(final, learning_rate=0.0).id
 
 
 def _outcome(trained: Trained) -> str:

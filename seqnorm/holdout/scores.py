@@ -51,19 +51,22 @@ def scores_of(
 def adapted_scores(
     model: ReverseComplementAverage, windows: WindowSet, precision: Precision
 ) -> tuple[Floats, Floats]:
-    """The same after BatchNorm's statistics were measured, without labels, on each chromosome.
+    """The same after BatchNorm's statistics were measured, without labels, on each part.
 
     Adaptive batch normalization (Li et al. 2016, arXiv:1603.04779). The validation windows, on
-    which thresholds stand, keep the statistics of training.
+    which thresholds stand, are a part like each test chromosome: a threshold is one of scores that
+    were made alike, else it is another rate of false alarms even where nothing has shifted.
     """
     table = windows.table
-    domain = np.where(table["part"] == VALIDATION, "", table["chrom"])
-    logits, features = scores_of(model, windows, precision)
-    for name in sorted(set(domain.tolist()) - {""}):
-        rows = np.flatnonzero(domain == name)
+    part = np.where(table["part"] == VALIDATION, "", table["chrom"])
+    device = next(model.parameters()).device
+    found: list[tuple[NDArray[np.int64], Floats, Floats]] = []
+    for name in dict.fromkeys(part.tolist()):
+        rows = np.flatnonzero(part == name)
         mine = picked(windows, rows)
-        device = next(model.parameters()).device
         own, _ = recalibrate(model, [x for x, _ in tensors_of(mine).in_order(_BATCH, device)])
         assert isinstance(own, ReverseComplementAverage)
-        logits[rows], features[rows] = scores_of(own, mine, precision)
-    return logits, features
+        found.append((rows, *scores_of(own, mine, precision)))
+    rows, logits, features = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    back = np.argsort(rows)
+    return logits[back], features[back]

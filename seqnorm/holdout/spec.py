@@ -107,7 +107,7 @@ class Task:
 
     Of a table: ``label`` is the column of labels, and only rows with the values of ``where``
     take part. Of a simulation: ``confounding`` and ``prevalence`` take the place of its own. Of
-    any: ``control="permuted"`` gives the windows that train and choose each other's labels, and
+    any: ``control="permuted"`` gives the windows of each chromosome each other's labels, and
     ``control="composition"`` shuffles every window, keeping its dinucleotides.
     """
 
@@ -174,8 +174,8 @@ class Training:
     """The training loop; see `seqnorm.training.TrainingConfig`."""
 
     learning_rates: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
-    # The upper bound is that of `seqnorm.training.TrainingConfig`.
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**43)], ...], Field(min_length=1)]
+    # Half of what `seqnorm.training.TrainingConfig` takes: folds add to it.
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**42)], ...], Field(min_length=1)]
     tuning_seeds: Count = 1
     epochs: Count = 12
     batch_size: Annotated[int, Field(ge=2)] = 64
@@ -192,13 +192,16 @@ class Evaluation:
     """Threshold, intervals, and what is decided before the run.
 
     ``margin`` is the difference below which two norms count as equivalent, and ``stopping`` the
-    rule that ends the experiment, in words.
+    rule that ends the experiment, in words. ``unit`` is what the error of a mean over chromosomes
+    is taken from: the blocks that they consist of and the seeds, or the chromosomes themselves,
+    whose spread holds those of blocks and of training besides their own.
     """
 
     false_alarm_rate: Fraction = 0.01
     resamples: Annotated[int, Field(ge=100)] = 1000
     confidence: Fraction = 0.95
     margin: Fraction = 0.01
+    unit: Literal["block", "chromosome"] = "block"
     stopping: str = "Every seed of the spec is run, and none is added after a look at the result."
 
 
@@ -243,6 +246,22 @@ class Spec:
     negatives: Negatives = dataclass_field(default_factory=Negatives)
     evaluation: Evaluation = dataclass_field(default_factory=Evaluation)
     hypotheses: tuple[Claim, ...] = ()
+
+    @property
+    def block(self) -> int:
+        """Bases of a block; those of a simulation are its isochores, which are independent."""
+        return self.split.block if self.simulation is None else self.simulation.isochore
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The files that it names, by their keys."""
+        named = {key: getattr(self, key.partition(".")[0]) for key in FILES}
+        found = {
+            key: getattr(source, key.partition(".")[2])
+            for key, source in named.items()
+            if source is not None
+        }
+        return {key: name for key, name in found.items() if name is not None}
 
     @property
     def motif(self) -> str | None:

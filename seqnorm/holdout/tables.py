@@ -27,7 +27,11 @@ class Tables:
     summary : DataFrame
         Means over seeds with their intervals.
     differences : DataFrame
-        Norm minus reference, paired by seed and block, with intervals and p values.
+        Norm minus reference, paired by seed and block, with intervals and p values. Where
+        chromosomes are the units, ``block_variance`` and ``blocks`` of the primary rows are the
+        variance between them and their number.
+    factors : DataFrame
+        Change of the primary means with the training negatives or the model, paired alike.
     hypotheses : DataFrame
         What was claimed before the run, and the verdicts.
     deciles : DataFrame
@@ -45,6 +49,7 @@ class Tables:
     trials: pd.DataFrame
     summary: pd.DataFrame
     differences: pd.DataFrame
+    factors: pd.DataFrame
     hypotheses: pd.DataFrame
     deciles: pd.DataFrame
     slopes: pd.DataFrame

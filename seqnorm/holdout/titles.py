@@ -89,6 +89,19 @@ def model_title(model: str) -> str:
     return MODEL_TITLES.get(model, model)
 
 
+def level_title(factor: str, level: str) -> str:
+    """What stands for a level of a factor in a sentence.
+
+    Examples
+    --------
+    >>> level_title("negatives", "gc_matched"), level_title("model", "cnn")
+    ('GC-matched training negatives', 'the CNN')
+    """
+    if factor == "negatives":
+        return f"{NEGATIVES_TITLES.get(level, level)} training negatives"
+    return f"the {model_title(level)}"
+
+
 def section_title(spec: Spec, section: Section) -> str:
     """Name of what is shown together; the task has a place in it where there are several."""
     task = f"{section.task}: " if len(spec.tasks) > 1 else ""

@@ -10,6 +10,7 @@ import json
 import math
 import shutil
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -40,6 +41,8 @@ BASELINE = "baseline"
 
 AGAIN = 1_000_000
 """Added to the seed of what is trained ``again``; the windows stay those of the seed."""
+FOLDS = 1_000_000
+"""Numbers that the names of folds are mapped to; those of one study hardly ever to the same."""
 
 
 @dataclass(frozen=True, order=True)
@@ -79,8 +82,14 @@ class Trial:
 
     @property
     def random_seed(self) -> int:
-        """Seed of the weights and of the order of the windows."""
-        return self.seed + AGAIN * (parse_choice(self.norm).variant == "again")
+        """Seed of the weights and of the order of the windows.
+
+        Each fold has its own: else what a start brings would be common to all chromosomes, and
+        no spread between them would show it.
+        """
+        fold = 0 if self.fold == "all" else 1 + zlib.crc32(self.fold.encode()) % FOLDS
+        again = parse_choice(self.norm).variant == "again"
+        return self.seed + AGAIN * (again + 2 * fold)
 
 
 @dataclass(frozen=True)
@@ -93,6 +102,8 @@ class Trained:
     diverged: bool
     curve: list[dict[str, float]]
     seconds: float
+    windows: int
+    """Training windows of an epoch."""
 
 
 def validation_score(labels: NDArray[Any], logits: NDArray[Any]) -> float:
@@ -164,6 +175,7 @@ def train(
         history.diverged,
         history.epochs,
         round(time.perf_counter() - started, 3),
+        len(training.table),
     )
     # A diverged first epoch leaves a score of minus infinity, which JSON does not know.
     entry = asdict(trained) | {

@@ -94,6 +94,22 @@ def overview(spec: Spec, tables: Tables) -> list[Row]:
     return rows
 
 
+def factors_view(tables: Tables) -> list[Row]:
+    """What training negatives and models change, a row a norm."""
+    rows: list[Row] = []
+    keys = ["task", "model", "negatives", "norm", "factor", "against"]
+    for names, part in tables.factors.groupby(keys, sort=False):
+        task, model, negatives, norm, factor, against = map(str, names)
+        own = {"negatives": negatives, "model": model}[factor]
+        name = model_title if factor == "model" else NEGATIVES_TITLES.__getitem__
+        found = estimates(part, "metric")
+        rows.append(
+            {"task": task, "level": name(own), "against": name(against), "norm": title(norm)}
+            | {metric: found.get((metric,)) for metric in METRIC_TITLES}
+        )
+    return rows
+
+
 def _pivot(spec: Spec, tables: Tables, metric: str) -> Row:
     """Norms down, chromosomes across, an estimate with its interval in each cell."""
     rows = only(tables.summary, metric=metric)

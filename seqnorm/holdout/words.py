@@ -79,6 +79,12 @@ def ranged(spec: Spec, row: Estimate, *, digits: int = 1, scale: float = 100.0) 
     return f"{level(spec.evaluation.confidence)} interval {ends}"
 
 
+def paired(spec: Spec) -> str:
+    """By what the differences between norms are paired."""
+    by_chromosome = spec.evaluation.unit == "chromosome"
+    return "paired by chromosome and seed" if by_chromosome else "paired by seed and block"
+
+
 def undecided(row: Estimate) -> bool:
     """Whether the interval of a difference holds 0, or is none."""
     return not (row.low > 0 or row.high < 0)

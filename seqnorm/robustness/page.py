@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-
 from matplotlib.figure import Figure
 
 import seqnorm
-from seqnorm.plot_style import svg
+from seqnorm.plot_style import embedded, svg
 from seqnorm.robustness import plots
 from seqnorm.robustness.card import Card
 from seqnorm.robustness.words import TITLES, cautions, figures, sentences, shown
@@ -44,4 +42,4 @@ def page(card: Card) -> str:
 
 
 def _source(figure: Figure) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(svg(figure).encode()).decode()
+    return embedded(svg(figure))

@@ -1,6 +1,5 @@
 """What the commands that run an experiment share: their options, and how they end."""
 
-import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -8,6 +7,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import tyro
+
+from seqnorm.runs.devices import cores
 
 __all__ = ["Overrides", "flat", "run_attended", "say"]
 
@@ -64,7 +65,7 @@ def run_attended(
     """
     say(f"{question}\nrun folder: {folder}")
     try:
-        return run(len(os.sched_getaffinity(0)) if workers is None else workers)
+        return run(cores() if workers is None else workers)
     except KeyboardInterrupt:
         again = shlex.join([*command, str(spec), "--out", str(folder), *options, "--resume"])
         if overrides:

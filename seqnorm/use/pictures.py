@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from data_tools.atomic import write_atomic
 from data_tools.encode import AMBIGUOUS, BASES, Codes
 from data_tools.errors import InputError
 from data_tools.logo import height_logo
-from seqnorm.plot_style import svg
+from seqnorm.plot_style import embedded, svg
 from seqnorm.runs.naming import safe_name
 from seqnorm.runs.page import page_environment
 from seqnorm.use.explain import Explanation
@@ -137,7 +136,7 @@ def _picture(
     return {
         "svg": drawn,
         "file": safe_name(f"{chrom}_{low}_{high}"),
-        "source": "data:image/svg+xml;base64," + base64.b64encode(drawn.encode()).decode(),
+        "source": embedded(drawn),
         "title": title if name is None or pd.isna(name) else f"{name}: {title}",
         "score": f"{found.scores[row]:.4g}",
     }

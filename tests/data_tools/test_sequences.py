@@ -51,7 +51,7 @@ def genbank(*pairs):
     [
         ("x.fa", FASTA),
         ("x.FASTA", FASTA.replace("\n", "\r\n")),
-        ("x.fa.gz", gzip.compress(FASTA.encode())),
+        ("x.fa.gz", gzip.compress(FASTA.encode(), mtime=0)),  # its name must be one every time
         ("x.tsv", "name\tsequence\tbound\tsite\nNA\tACGTac\t1\tx\nb\tTTN\t0\tNA\n"),
         ("x.csv", "site,bound,sequence,name\nx,1,ACGTac,NA\n\nNA,0,TTN,b\n"),
         ("x.csv", '"site","bound","sequence","name"\n"x",1,ACGTac,"NA"\nNA,"0",TTN,b\n'),

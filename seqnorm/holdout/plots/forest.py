@@ -9,6 +9,7 @@ from seqnorm.holdout.plots.plot import WIDTH, Plot, colour, marker, number, spok
 from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.tables import PRIMARY, PRIMARY_METRIC, Tables, only, reference_norm
 from seqnorm.holdout.titles import title
+from seqnorm.holdout.words import paired
 from seqnorm.plot_style import GRID, RULE, SMALL, plain, style
 
 PANELS = (
@@ -63,8 +64,8 @@ def forest_plot(spec: Spec, tables: Tables) -> Plot | None:
             [f"False-alarm rate less that of {reference}, points"]
             + [f"{title(n)}: {number(100 * primary[n], '.1f')}" for n in norms if n in primary]
         ),
-        "Paired by seed and block. Thick: the interval of one norm alone; thin: adjusted for all "
-        "that are compared. Shaded: the margin within which two norms count as equivalent. An "
+        f"{paired(spec).capitalize()}. Thick: the interval of one norm alone; thin: adjusted for "
+        "all that are compared. Shaded: the margin within which two norms count as equivalent. An "
         "arrow: the interval goes on. A lower rate that comes with a lower recall is a stricter "
         "threshold, not a better model.",
     )

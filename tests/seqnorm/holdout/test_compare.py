@@ -1,10 +1,12 @@
 """Tables of differences, slopes and verdicts say what the measures of made-up cells hold."""
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from seqnorm.holdout.compare import Comparison
 from seqnorm.holdout.design import claims_of
@@ -34,7 +36,9 @@ def measures(rates: np.ndarray, noise: np.ndarray) -> Measures:
     return Measures(resampled, np.zeros((len(PARTS), len(POINTS))), by_gc, np.zeros(1))
 
 
-def compared(spec: Spec, effects: dict[str, float], seed: int = 0) -> Comparison:
+def compared(
+    spec: Spec, effects: dict[str, float], seed: int = 0, of_parts: float = 0.0
+) -> Comparison:
     rng = np.random.default_rng(seed)
     chromosomes = pd.DataFrame(
         {
@@ -46,11 +50,14 @@ def compared(spec: Spec, effects: dict[str, float], seed: int = 0) -> Comparison
     )
     measured = {}
     noise = rng.normal(scale=0.01, size=RESAMPLES)
-    for norm in spec.norms:
+    for kind, norm in product(spec.negatives.kinds, spec.norms):
         for number in spec.training.seeds:
-            rates = np.array([0.01, 0.02, 0.04, 0.08]) + effects.get(norm, 0.0)
+            rates = np.array([0.01, 0.02, 0.04, 0.08])
+            rates += effects.get(norm, 0.0) + effects.get(kind, 0.0)
             rates += rng.normal(scale=0.002)
-            measured[Trial("cnn", "random", norm, 0.01, number)] = measures(rates, noise)
+            if of_parts:
+                rates += rng.normal(scale=of_parts, size=len(PARTS))
+            measured[Trial("cnn", kind, norm, 0.01, number)] = measures(rates, noise)
     for number in spec.training.seeds:
         gc = Trial(BASELINE, "random", "gc", 0.0, number)
         measured[gc] = measures(np.array([0.01, 0.0, 0.1, 0.3]), noise)
@@ -87,6 +94,55 @@ def test_p_values_are_adjusted_over_the_norms_and_not_over_the_control(spec: Spe
     )
     assert part.loc["batch+again", "p_holm"] == part.loc["batch+again", "p"]
     assert part["family"].to_dict() == {"layer": 2, "rms": 2, "batch+again": 1}
+
+
+def test_other_negatives_are_compared_with_the_first_of_the_same_norm(
+    demo: Path, small: list[str]
+) -> None:
+    more = [f"norms={NORMS}", "training.seeds=[0, 1, 2]"]
+    spec = load_spec(demo, [*small, *more, "negatives.kinds=['random', 'gc_matched']"])
+    found = compared(spec, {"layer": -0.01, "gc_matched": -0.03})
+    table = found.factors().query("metric == 'false_alarm_rate'")
+    assert table["norm"].tolist() == NORMS
+    assert set(table["factor"]) == {"negatives"}
+    assert set(table["negatives"]) == {"gc_matched"}
+    assert set(table["against"]) == {"random"}
+    cells = {(cell.negatives, cell.norm): values for cell, values in found.cells.items()}
+    place = METRICS.index("false_alarm_rate")
+    plain = np.stack(
+        [
+            (a.resampled - b.resampled)[[2, 3], place].mean(axis=0)
+            for a, b in zip(cells["gc_matched", "layer"], cells["random", "layer"], strict=True)
+        ]
+    )
+    wanted = mean_over_seeds(plain, 20)
+    row = table.set_index("norm").loc["layer"]
+    assert row["estimate"] == pytest.approx(float(wanted.estimate))
+    assert (row["low"], row["high"]) == pytest.approx(tuple(map(float, wanted.interval())))
+    assert compared(load_spec(demo, [*small, *more]), {}).factors().empty
+
+
+def test_with_chromosomes_as_units_a_mean_has_the_t_test_of_the_chromosomes(
+    demo: Path, small: list[str]
+) -> None:
+    more = [f"norms={NORMS}", "training.seeds=[0]", "evaluation.unit='chromosome'"]
+    more += ["split.design='leave_one_out'", f"split.primary={PARTS[1:]}"]
+    spec = load_spec(demo, [*small, *more])
+    found = compared(spec, {"layer": -0.03}, of_parts=0.004)
+    place = METRICS.index("false_alarm_rate")
+    cells = {cell.norm: values[0] for cell, values in found.cells.items() if cell.model == "cnn"}
+    change = (cells["layer"].resampled - cells["batch"].resampled)[:, place, 0]
+    table = found.differences().query("norm == 'layer' and metric == 'false_alarm_rate'")
+    row = table.set_index("chrom").loc["primary"]
+    wanted = stats.ttest_1samp(change[1:], 0.0)
+    assert row["p"] == pytest.approx(wanted.pvalue)
+    assert (row["low"], row["high"]) == pytest.approx(tuple(wanted.confidence_interval()))
+    assert row["blocks"] == 3
+    # Of one chromosome the blocks are all that there is.
+    assert table.set_index("chrom").loc["chr19", "blocks"] == 20
+    slope = found.slopes().query("norm == 'layer' and kind == 'difference'").iloc[0]
+    assert slope["p"] == pytest.approx(stats.linregress([0.35, 0.4, 0.5], change[1:]).pvalue)
+    assert "One seed" not in found.hypotheses()["sentence"].item()
 
 
 @pytest.mark.parametrize(

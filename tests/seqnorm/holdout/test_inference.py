@@ -11,7 +11,13 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy import stats
 
-from seqnorm.holdout.inference import Mean, holm, mean_over_seeds
+from seqnorm.holdout.inference import (
+    Mean,
+    holm,
+    mean_over_parts,
+    mean_over_seeds,
+    slope_over_parts,
+)
 
 Floats = NDArray[np.float64]
 
@@ -217,3 +223,25 @@ def test_an_adjusted_interval_without_zero_belongs_to_a_difference_that_holm_fin
         low, high = mean.interval(family=len(family))
         if low > 0 or high < 0:
             assert p <= 0.05 + 1e-9
+
+
+def test_a_mean_over_parts_is_the_t_test_of_the_parts() -> None:
+    figures = table(seeds=3, blocks=7)
+    mean = mean_over_parts(figures)
+    wanted = stats.ttest_1samp(figures.mean(0), 0.0)
+    assert mean.estimate == pytest.approx(figures.mean())
+    assert mean.p_value() == pytest.approx(wanted.pvalue, rel=1e-9)
+    assert mean.interval(0.9) == pytest.approx(tuple(wanted.confidence_interval(0.9)))
+    assert not mean_over_parts(figures[:1]).one_seed
+    assert np.isinf(mean_over_parts(figures[:, :1]).half_width(0.025))
+
+
+def test_a_slope_over_parts_is_that_of_linear_regression() -> None:
+    figures, dose = table(seeds=2, blocks=9), np.linspace(0.3, 0.6, 9) ** 2
+    slope = slope_over_parts(figures, dose)
+    wanted = stats.linregress(dose, figures.mean(0))
+    assert slope.estimate == pytest.approx(wanted.slope)
+    assert slope.p_value() == pytest.approx(wanted.pvalue, rel=1e-9)
+    half = stats.t.ppf(0.975, 7) * wanted.stderr
+    assert slope.half_width(0.025) == pytest.approx(half)
+    assert np.isinf(slope_over_parts(figures[:, :2], dose[:2]).half_width(0.025))

@@ -1,6 +1,5 @@
 """The report is drawn from made-up tables, so that what it must say is known."""
 
-import base64
 import dataclasses
 import html.parser
 import io
@@ -10,7 +9,9 @@ import shutil
 import subprocess
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -55,7 +56,10 @@ def evaluation_table() -> pd.DataFrame:
 
 
 def results(spec: Spec, measured: dict[Trial, Measures], tuned: list[Trained]) -> Results:
-    chosen = {(Cell("main", "cnn", "random", norm), "all"): 0.01 for norm in spec.norms}
+    chosen = {
+        (Cell("main", "cnn", kind, norm), "all"): 0.01
+        for kind, norm in product(spec.negatives.kinds, spec.norms)
+    }
     return Results(measured, tuned, chosen)
 
 
@@ -74,12 +78,13 @@ def measures(rate: float, noise: float, seed: int) -> Measures:
 def made_up(spec: Spec, rates: dict[str, float], noise: float = 0.001) -> Tables:
     measured: dict[Trial, Measures] = {}
     tuned = []
-    for place, norm in enumerate(spec.norms):
+    for place, (kind, norm) in enumerate(product(spec.negatives.kinds, spec.norms)):
         for seed in spec.training.seeds:
-            trial = Trial("cnn", "random", norm, 0.01, seed)
-            measured[trial] = measures(rates[norm], noise, 10 * place + seed)
+            trial = Trial("cnn", kind, norm, 0.01, seed)
+            rate = rates[norm] if kind == "random" else rates[kind]
+            measured[trial] = measures(rate, noise, 10 * place + seed)
             curve = [{"train_loss": 0.5, "validation_loss": 0.5, "validation_score": 0.4}]
-            tuned.append(Trained(trial, 0.4, 0, False, curve, 1.0))
+            tuned.append(Trained(trial, 0.4, 0, False, curve, 1.0, 100))
     for seed in spec.training.seeds:
         measured[Trial(BASELINE, "random", "gc", 0.0, seed)] = measures(0.1, noise, 99)
     return build_tables(spec, {"main": evaluation_table()}, results(spec, measured, tuned))
@@ -159,7 +164,7 @@ def test_the_report_needs_no_metric_but_the_false_alarm_rate(spec: Spec, tmp_pat
                 found.resampled, np.full_like(found.points, np.nan), found.by_gc, np.zeros(1)
             )
             curve = [{"train_loss": 0.5, "validation_loss": 0.5, "validation_score": 0.4}]
-            tuned.append(Trained(trial, 0.4, 0, False, curve, 1.0))
+            tuned.append(Trained(trial, 0.4, 0, False, curve, 1.0, 100))
     evaluation = evaluation_table()
     evaluation = evaluation[(evaluation["chrom"] != "chr4") | (evaluation["label"] == 0)]
     evaluation = evaluation.reset_index(drop=True)
@@ -272,9 +277,33 @@ def test_every_other_section_has_its_own_sentence_table_and_line_of_the_overview
     assert (tmp_path / "figures" / "other-cnn-random-differences.svg").is_file()
 
 
+def test_what_other_negatives_change_is_said_with_its_interval_and_shown(
+    spec: Spec, tmp_path: Path
+) -> None:
+    negatives = dataclasses.replace(spec.negatives, kinds=("random", "gc_matched"))
+    both = dataclasses.replace(with_norms(spec, "batch", "layer"), negatives=negatives)
+    tables = made_up(both, {"batch": 0.05, "layer": 0.02, "gc_matched": 0.02})
+    said = [line for line in compose(both, tables).details if line.startswith("With GC-matched")]
+    assert len(said) == 1
+    assert said[0].startswith(
+        "With GC-matched training negatives in place of random training negatives the "
+        "false-alarm rate changes: BatchNorm −3.0 points, 95 % interval "
+    )
+    assert "LayerNorm over channels 0.0 points" in said[0]
+    write_report(run_folder(both, tables, tmp_path))
+    parser = parsed(tmp_path)
+    assert "factors" in parser.ids
+    assert "Other negatives, other models" in parser.text
+
+
 def test_the_methods_cite_what_they_name_and_name_what_they_cite(spec: Spec) -> None:
     record = {"sessions": [{"seqnorm": "1", "python": "3", "libraries": {"torch": "2"}}]}
-    for chosen in (spec, with_norms(spec, "batch", "layer", "batch+adapted")):
+    by_chromosome = dataclasses.replace(spec.evaluation, unit="chromosome")
+    for chosen in (
+        spec,
+        with_norms(spec, "batch", "layer", "batch+adapted"),
+        dataclasses.replace(spec, evaluation=by_chromosome),
+    ):
         text, references = methods(chosen, record)
         cited = {f"{name} {year}" for name, year in CITED.findall(" ".join(text))}
         listed = {f"{line.split()[0]} {LISTED.findall(line)[0]}" for line in references}
@@ -388,7 +417,7 @@ def test_the_report_is_one_self_contained_page_that_links_to_its_own_files_alone
     for link in parser.links:
         kind, _, rest = link.partition(":")
         if kind == "data":
-            assert rest.startswith("image/svg+xml;base64,")
+            assert rest.startswith("image/svg+xml,%3C")
         elif link.startswith("#"):
             assert link[1:] in parser.ids
         else:
@@ -406,9 +435,9 @@ def test_every_figure_is_a_file_beside_its_numbers_and_the_same_inside_the_page(
 ) -> None:
     tables = read_tables(reported)
     parser = parsed(reported)
-    drawn = {base64.b64decode(link.split(",")[1]) for link in parser.links if link[:5] == "data:"}
+    drawn = {unquote(link.partition(",")[2]) for link in parser.links if link[:5] == "data:"}
     files = sorted((reported / "figures").glob("*.svg"))
-    assert {file.read_bytes() for file in files} == drawn
+    assert {file.read_text() for file in files} == drawn
     for file in files:
         assert ElementTree.fromstring(file.read_text()).tag.endswith("svg")
         assert len(pd.read_csv(file.with_suffix(".csv")))

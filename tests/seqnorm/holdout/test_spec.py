@@ -1,18 +1,20 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from seqnorm.holdout.load import as_toml, load_spec
 from seqnorm.holdout.spec import SpecError
+from seqnorm.holdout.trial import Trial
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 DEMO = EXAMPLES / "human_ctcf.toml"
 
 
-@pytest.mark.parametrize("name", ["human_ctcf.toml", "human_ctcf_full.toml"])
+@pytest.mark.parametrize("name", ["human_ctcf", "human_ctcf_full", "gc_dose_response"])
 def test_every_example_is_a_valid_spec(name: str) -> None:
-    spec = load_spec(EXAMPLES / name)
-    assert spec.name == Path(name).stem
+    spec = load_spec(EXAMPLES / f"{name}.toml")
+    assert spec.name == name
     assert len(spec.training.seeds) >= 3
 
 
@@ -39,6 +41,15 @@ def test_files_are_relative_to_the_spec_and_not_to_the_working_folder(
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
+        (["evaluation.unit='chromosome'"], "leave_one_out design alone"),
+        (
+            [
+                "evaluation.unit='chromosome'",
+                "split.design='leave_one_out'",
+                "split.primary=['chr1', 'chr19']",
+            ],
+            "three primary ones",
+        ),
         (["training.epoch=3"], "unknown key 'training.epoch'; did you mean 'epochs'?"),
         (["trainings.epochs=3"], "unknown key 'trainings'; did you mean 'training'?"),
         (["training.epochs=0"], "key 'training.epochs'"),
@@ -93,3 +104,15 @@ def test_a_file_that_is_not_toml_is_refused_with_the_place(tmp_path: Path) -> No
         load_spec(tmp_path / "spec.toml")
     with pytest.raises(SpecError, match="no such spec"):
         load_spec(tmp_path / "nothing.toml")
+
+
+def test_each_fold_and_each_repetition_begins_with_numbers_of_its_own() -> None:
+    trials = [
+        Trial("cnn", "random", norm, 0.01, seed, fold=fold)
+        for norm in ("batch", "batch+again")
+        for seed in (0, 1)
+        for fold in ("all", *(f"chr{name}" for name in [*range(1, 23), "X", "Y"]))
+    ]
+    assert len({trial.random_seed for trial in trials}) == len(trials)
+    assert trials[0].random_seed == 0
+    assert replace(trials[1], norm="layer").random_seed == trials[1].random_seed

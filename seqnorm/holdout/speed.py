@@ -1,0 +1,165 @@
+"""How fast a model can be trained here: the bare loop, and what training makes of it."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from seqnorm.holdout.design import Cell
+from seqnorm.holdout.draw import evaluation_file, training_file
+from seqnorm.holdout.scores import select, tensors_of
+from seqnorm.holdout.spec import Spec
+from seqnorm.holdout.trial import Trial, model_of
+from seqnorm.holdout.windows import VALIDATION, WindowSet
+from seqnorm.training import autocast, resolve_device
+
+__all__ = ["BareLoop", "Throughput", "bare_loop", "throughput_line"]
+
+_SECONDS = 0.2
+_PASSES = 8
+
+
+@dataclass(frozen=True)
+class BareLoop:
+    """What a model needs on one batch that lies ready: no windows, optimizer, or checkpoints.
+
+    Attributes
+    ----------
+    training, validation : int
+        Windows of an epoch.
+    step : float
+        Seconds of a forward and a backward pass, a training window.
+    forward : float
+        Seconds of a forward pass, a validation window.
+    """
+
+    training: int
+    validation: int
+    step: float
+    forward: float
+
+    @property
+    def epoch(self) -> float:
+        """Seconds of an epoch of nothing else."""
+        return self.training * self.step + self.validation * self.forward
+
+
+def bare_loop(spec: Spec, folder: Path, trial: Trial) -> BareLoop:
+    """Measure the bare loop of a trial's model on a batch of its windows; a second at the most.
+
+    It changes nothing that a trial depends on.
+    """
+    files = (
+        training_file(spec, folder, trial.task, trial.fold, trial.negatives, trial.seed),
+        evaluation_file(folder, trial.task, trial.fold),
+    )
+    training, evaluation = (WindowSet.load(file) for file in files)
+    device = resolve_device(spec.training.device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        model = model_of(spec, trial).to(device)
+        size = spec.training.batch_size
+        x, y = next(tensors_of(training).in_order(size, device))
+
+        def forward() -> Tensor:
+            with autocast(device, spec.training.precision):
+                logits: Tensor = model(x)
+            return logits.float().reshape(len(x))
+
+        def both() -> None:
+            loss = F.binary_cross_entropy_with_logits(forward(), y)
+            model.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+
+        model.train()
+        step = _seconds(both, device)
+        model.eval()
+        with torch.no_grad():
+            passed = _seconds(forward, device)
+    validation = len(select(evaluation, VALIDATION).table)
+    return BareLoop(len(training.table), validation, step / len(x), passed / len(x))
+
+
+def _seconds(run: Callable[[], Any], device: torch.device) -> float:
+    """Median seconds of a call, once it is warm."""
+    times: list[float] = []
+    began = time.perf_counter()
+    while len(times) < 2 or (len(times) < _PASSES and time.perf_counter() - began < _SECONDS):
+        start = time.perf_counter()
+        run()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    # The first call makes what the others find.
+    return statistics.median(times[1:])
+
+
+@dataclass
+class Throughput:
+    """Training windows a second of every trial that this session trained, and of the bare loops."""
+
+    bare: dict[Cell, BareLoop] = field(default_factory=dict)
+    trained: dict[Trial, float] = field(default_factory=dict)
+
+    def note(self, trial: Trial, windows: int, seconds: float) -> None:
+        """Note the windows that a trial saw in this session, checkpoints included in the time."""
+        if trial.cell in self.bare and seconds > 0 and windows > 0:
+            self.trained[trial] = windows / seconds
+
+    def of_trials(self) -> dict[str, float]:
+        """Windows a second by the names of the trials."""
+        return {trial.id: round(rate, 1) for trial, rate in self.trained.items()}
+
+    def of_cells(self) -> list[dict[str, Any]]:
+        """A row a cell: windows a second of training and bare, and the share of bare work.
+
+        ``share_bare`` is the time that passes over the training windows, forward and backward, and
+        over the validation windows, forward, need in a bare loop, of the time of training;
+        ``training_windows`` and the bare loop are those of the cell's first fold.
+        """
+        rows = []
+        for cell, rates in _grouped(self.trained).items():
+            loop, rate = self.bare[cell], statistics.median(rates)
+            rows.append(
+                cell._asdict()
+                | {
+                    "training_windows": loop.training,
+                    "windows_per_second": round(rate, 1),
+                    "bare_windows_per_second": round(1 / loop.step, 1),
+                    "share_bare": round(rate * loop.epoch / loop.training, 3),
+                }
+            )
+        return rows
+
+
+def throughput_line(cells: Sequence[Mapping[str, Any]]) -> str:
+    """What `Throughput.of_cells` says, in a line.
+
+    Examples
+    --------
+    >>> row = {"windows_per_second": 750.0, "bare_windows_per_second": 1250.0, "share_bare": 0.9}
+    >>> throughput_line([row, row | {"windows_per_second": 500.0, "share_bare": 0.8}])
+    'trained on 500-750 windows/s a worker; bare loops of the models would take 80-90 % of the time'
+    """
+    rates, shares = ([row[key] for row in cells] for key in ("windows_per_second", "share_bare"))
+    return (
+        f"trained on {_range(rates)} windows/s a worker; bare loops of the models would take "
+        f"{_range([100 * share for share in shares])} % of the time"
+    )
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.0f}", f"{max(values):.0f}"
+    return low if low == high else f"{low}-{high}"
+
+
+def _grouped(trained: Mapping[Trial, float]) -> dict[Cell, Sequence[float]]:
+    cells: dict[Cell, list[float]] = {}
+    for trial, rate in trained.items():
+        cells.setdefault(trial.cell, []).append(rate)
+    return dict(cells)

@@ -1,0 +1,17 @@
+"""What is kept under version control is what somebody wrote."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_nothing_that_is_to_be_ignored_is_kept() -> None:
+    """What an install leaves behind was once committed, and broke the build of fresh clones."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout: there is no list of what is kept")
+    command = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == ""
