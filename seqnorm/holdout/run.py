@@ -16,6 +16,7 @@ from seqnorm.holdout.schedule import Schedule
 from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.speed import throughput_line
 from seqnorm.holdout.tables import Tables
+from seqnorm.holdout.trial import precision_of
 from seqnorm.runs.record import Record, locked
 from seqnorm.runs.stopping import faults_in_one_line, termination_as_interrupt
 from seqnorm.runs.workplace import Workplace, open_workplace
@@ -73,8 +74,10 @@ def run(
         # After Ray, which would end the process.
         termination_as_interrupt(),
     ):
-        # A run stays on the kind of device on which it began: others give other bits.
-        spec = replace(spec, training=replace(spec.training, device=place.device))
+        # A run stays on the kind of device on which it began, and keeps the precision that was
+        # chosen for it: others give other bits.
+        training = replace(spec.training, device=place.device)
+        spec = replace(spec, training=replace(training, precision=precision_of(training)))
         files = {key.removeprefix("data."): name for key, name in spec.files.items()}
         record = Record.open(folder, spec.name, as_toml(spec), files, parts="trials", resume=resume)
         record.begin(place.workers, threads, place.libraries)

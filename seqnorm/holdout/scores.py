@@ -9,10 +9,9 @@ from seqnorm.batches import LabelledWindows
 from seqnorm.holdout.windows import VALIDATION, WindowSet, picked
 from seqnorm.models import ReverseComplementAverage
 from seqnorm.surgery import recalibrate
-from seqnorm.training import Precision, predict
+from seqnorm.training import Precision, predict, scoring_batch
 
 Floats = NDArray[np.float32]
-_BATCH = 64
 
 
 def tensors_of(windows: WindowSet) -> LabelledWindows:
@@ -40,7 +39,7 @@ def scores_of(
     head = model.model.get_submodule("head")
     hook = head.register_forward_pre_hook(note)
     try:
-        logits = predict(model, tensors_of(windows), batch_size=_BATCH, precision=precision)
+        logits = predict(model, tensors_of(windows), precision=precision)
     finally:
         hook.remove()
     # A batch passes the head twice: as given, and as its reverse complement.
@@ -64,7 +63,8 @@ def adapted_scores(
     for name in dict.fromkeys(part.tolist()):
         rows = np.flatnonzero(part == name)
         mine = picked(windows, rows)
-        own, _ = recalibrate(model, [x for x, _ in tensors_of(mine).in_order(_BATCH, device)])
+        batches = tensors_of(mine).in_order(scoring_batch(device), device)
+        own, _ = recalibrate(model, [x for x, _ in batches])
         assert isinstance(own, ReverseComplementAverage)
         found.append((rows, *scores_of(own, mine, precision)))
     rows, logits, features = (np.concatenate(parts) for parts in zip(*found, strict=True))

@@ -15,7 +15,7 @@ from seqnorm.holdout.design import Cell
 from seqnorm.holdout.draw import evaluation_file, training_file
 from seqnorm.holdout.scores import select, tensors_of
 from seqnorm.holdout.spec import Spec
-from seqnorm.holdout.trial import Trial, model_of
+from seqnorm.holdout.trial import Trial, model_of, precision_of
 from seqnorm.holdout.windows import VALIDATION, WindowSet
 from seqnorm.training import autocast, resolve_device
 
@@ -67,7 +67,7 @@ def bare_loop(spec: Spec, folder: Path, trial: Trial) -> BareLoop:
         x, y = next(tensors_of(training).in_order(size, device))
 
         def forward() -> Tensor:
-            with autocast(device, spec.training.precision):
+            with autocast(device, precision_of(spec.training)):
                 logits: Tensor = model(x)
             return logits.float().reshape(len(x))
 

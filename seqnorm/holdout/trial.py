@@ -25,13 +25,13 @@ from data_tools.atomic import write_atomic
 from seqnorm.holdout.design import Cell, Fold
 from seqnorm.holdout.measures import Measures, measure
 from seqnorm.holdout.scores import adapted_scores, scores_of, select, tensors_of
-from seqnorm.holdout.spec import Model, Spec
+from seqnorm.holdout.spec import Model, Spec, Training
 from seqnorm.holdout.windows import VALIDATION, WindowSet
 from seqnorm.kinds import parse_choice
 from seqnorm.models import ReverseComplementAverage, build_model
 from seqnorm.runs.naming import in_name, safe_name
 from seqnorm.saved import save_model
-from seqnorm.training import TrainingConfig, fit, resolve_device
+from seqnorm.training import Precision, TrainingConfig, fit, precision_for, resolve_device
 
 OnEpoch = Callable[[int], None]
 
@@ -123,10 +123,17 @@ def config_of(spec: Spec, trial: Trial) -> TrainingConfig:
         weight_decay=given.weight_decay,
         warmup=given.warmup,
         patience=given.patience,
-        precision=given.precision,
+        precision=precision_of(given),
         device=given.device,
         seed=trial.random_seed,
     )
+
+
+def precision_of(training: Training) -> Precision:
+    """Precision of a spec's training: as it says, or as its device has it."""
+    if training.precision == "auto":
+        return precision_for(resolve_device(training.device))
+    return training.precision
 
 
 def options_of(models: tuple[Model, ...], name: str) -> dict[str, Any]:
@@ -230,7 +237,7 @@ def score(
     model.load_state_dict(load((weights / "model.safetensors").read_bytes()))
     model.to(resolve_device(spec.training.device))
     scorer = adapted_scores if parse_choice(trial.norm).variant == "adapted" else scores_of
-    logits, features = scorer(model, evaluation, spec.training.precision)
+    logits, features = scorer(model, evaluation, precision_of(spec.training))
     return keeper.keep(folder, logits, evaluation, features)
 
 

@@ -331,6 +331,18 @@ def test_a_finished_run_resumes_at_once_to_the_same_tables(
     assert contents(finished[0]) == before
 
 
+def test_what_is_left_to_the_device_is_settled_when_a_run_begins(
+    demo: Path, small: list[str], finished: tuple[Path, Tables]
+) -> None:
+    chosen = load_spec(finished[0] / "spec.toml").training
+    assert chosen.device in ("cpu", "cuda")
+    assert chosen.precision == "float32"
+    if chosen.device == "cpu":
+        # The same run: on a processor "auto" is float32.
+        left = load_spec(demo, [*small, "training.precision=auto", "training.device=auto"])
+        run(left, finished[0], resume=True, workers=1, say=lambda line: None)
+
+
 @pytest.mark.parametrize("workers", [0, -1])
 def test_fewer_than_one_worker_is_refused(
     demo: Path, small: list[str], tmp_path: Path, workers: int

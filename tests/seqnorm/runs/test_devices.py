@@ -7,12 +7,31 @@ import torch
 
 from seqnorm.runs.devices import gpus_for
 from seqnorm.runs.pool import Pool
+from seqnorm.training import precision_for
 
 
 @pytest.fixture
 def four(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+
+
+@pytest.mark.usefixtures("four")
+@pytest.mark.parametrize(
+    ("capability", "chosen"), [((7, 5), "float32"), ((8, 0), "bfloat16"), ((12, 0), "bfloat16")]
+)
+def test_the_precision_is_that_which_a_gpu_computes_with(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], chosen: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert precision_for(torch.device("cuda")) == chosen
+    assert precision_for(torch.device("cpu")) == "float32"
+
+
+def test_a_cluster_with_gpus_that_this_machine_lacks_has_float32() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has GPUs")
+    assert precision_for(torch.device("cuda")) == "float32"
 
 
 def visible(seconds: float) -> tuple[int, str | None]:
