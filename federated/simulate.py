@@ -108,10 +108,8 @@ def simulate(
         record.begin(workers, spec.training.threads, ("flwr",))
         record.content["sessions"][-1]["engine"] = engine
         try:
-            began = time.perf_counter()
             schedule = _Schedule(settings_of(spec, folder, study=study), folder, record)
             found = schedule.run(workers, engine, say)
-            record.content["sessions"][-1]["seconds"] = round(time.perf_counter() - began, 1)
             stopped = {
                 str(setting.folder.relative_to(folder) / cell.id): outcome.stopped
                 for setting, cell, outcome in found

@@ -84,7 +84,11 @@ def page(spec: Spec, run: Path, record: dict[str, Any], command: str, shown: lis
         f"```sh\n{command}\n```",
         "## Conclusion",
         (run / "summary.md").read_text().strip(),
-        "## Hypotheses that stood in the spec" if claims else "",
+        "## Hypotheses, stated before the run" if claims else "",
+        ""
+        if spec.hypotheses or not claims
+        else "The spec has none of its own: this is the one "
+        "that stands for every spec that compares LayerNorm with BatchNorm.",
         "\n".join(claims),
         "\n\n".join(figures),
         "## How it was run",

@@ -14,6 +14,7 @@ from seqnorm.holdout.tables import (
     Estimate,
     Section,
     Tables,
+    adjusted,
     estimates,
     narrowed,
     norms_in,
@@ -24,7 +25,7 @@ from seqnorm.holdout.tables import (
 from seqnorm.holdout.titles import section_title, title
 from seqnorm.holdout.trial import BASELINE
 from seqnorm.holdout.windows import VALIDATION
-from seqnorm.holdout.words import level, percent, points, ranged, signed, sized
+from seqnorm.holdout.words import adjusted_for, level, percent, points, ranged, signed, sized
 from seqnorm.kinds import parse_choice
 
 __all__ = ["FEW_BLOCKS", "Answer", "compose", "level", "percent", "signed"]
@@ -60,15 +61,11 @@ def compose(spec: Spec, tables: Tables) -> Answer:
     """Answer the spec's question for its first task, model and kind of training negatives."""
     first, *further = sections(spec)
     whole, tables = tables, narrowed(tables, first)
-    reference = reference_norm(spec)
     networks = tables.summary[tables.summary["model"] != BASELINE]
     paired = estimates(only(tables.differences, chrom=PRIMARY), "norm", "metric")
     details = [str(sentence) for sentence in whole.hypotheses["sentence"]]
-    details += [
-        _line(spec, networks, paired, norm)
-        for norm in norms_in(spec, tables)
-        if norm != reference and (norm, PRIMARY_METRIC) in paired
-    ]
+    compared = [norm for norm in norms_in(spec, tables) if (norm, PRIMARY_METRIC) in paired]
+    details += [_line(spec, networks, paired, norm, len(compared) > 1) for norm in compared]
     details += _baseline_lines(spec, tables)
     details += findings(spec, whole)
     details += _caveats(spec, tables)
@@ -115,9 +112,7 @@ def _verdict(spec: Spec, every: list[str], primary: pd.DataFrame, reference: str
     norms = [norm for norm in every if norm in there]
     if not norms:
         return "no other norm was compared"
-    ends = {"low_adjusted": "low", "high_adjusted": "high"}
-    adjusted = primary[["norm", "estimate", *ends]].rename(columns=ends)
-    rows = {norm: found for (norm,), found in estimates(adjusted, "norm").items()}
+    rows = {norm: found for (norm,), found in adjusted(primary, "norm").items()}
     compared = {norm: rows[norm] for norm in norms}
     lower = [norm for norm in norms if rows[norm].high < 0]
     higher = [norm for norm in norms if rows[norm].low > 0]
@@ -132,8 +127,8 @@ def _verdict(spec: Spec, every: list[str], primary: pd.DataFrame, reference: str
         named = [norm for norm in same if norm.startswith("layer")] or same
         who = "no norm changes it clearly" if same == norms else "no other norm changes it clearly"
         parts.append(f"{who} ({', '.join(_effect(spec, rows[n], n, bare=True) for n in named)})")
-    family = f" (intervals adjusted for {len(norms)} comparisons)" if len(norms) > 1 else ""
-    return f"against {title(reference)}, {'; '.join(parts)}{family}{_equivalent(spec, compared)}"
+    said = "; ".join(parts) + adjusted_for(len(norms))
+    return f"against {title(reference)}, {said}{_equivalent(spec, compared)}"
 
 
 def _equivalent(spec: Spec, rows: Mapping[str, Estimate]) -> str:
@@ -150,7 +145,7 @@ def _effect(spec: Spec, row: Estimate, norm: str, *, bare: bool = False) -> str:
     return f"{title(norm)} {size}" if bare else f"{title(norm)} ({size})"
 
 
-def _line(spec: Spec, rows: pd.DataFrame, paired: Figures, norm: str) -> str:
+def _line(spec: Spec, rows: pd.DataFrame, paired: Figures, norm: str, several: bool) -> str:
     """One norm: false alarms with the recall and AUROC that came along with them."""
     mean = estimates(only(rows, norm=norm, chrom=PRIMARY), "metric")
     parts = [
@@ -163,7 +158,8 @@ def _line(spec: Spec, rows: pd.DataFrame, paired: Figures, norm: str) -> str:
     if auroc := paired.get((norm, "auroc")):
         change, low, high = (signed(value, 3) for value in auroc)
         parts.append(f"AUROC {change}, {low} to {high}")
-    return "; ".join(parts) + "."
+    remark = " (intervals not adjusted)" if several else ""
+    return f"{'; '.join(parts)}{remark}."
 
 
 def _baseline_lines(spec: Spec, tables: Tables) -> list[str]:

@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from data_tools.encode import gc_fraction
 from data_tools.motif_scan import best_match
 from data_tools.motifs import read_motif
+from seqnorm.holdout.design import task_of
 from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.trial import validation_score
 from seqnorm.holdout.windows import VALIDATION, WindowSet
@@ -30,10 +31,14 @@ PENALTIES = (0.001, 0.01, 0.1, 1.0)
 K = 5
 
 
-def baseline_names(spec: Spec) -> tuple[str, ...]:
-    """Baselines of an experiment; the motif takes part where the spec names one."""
+def baseline_names(spec: Spec, task: str) -> tuple[str, ...]:
+    """Baselines of a task; the motif takes part where the spec names one.
+
+    Nothing is known of the best score in a control: its labels or its sequences were changed.
+    """
     names = (GC_ALONE, KMERS if spec.motif is None else KMERS_AND_MOTIF)
-    return names if spec.simulation is None else (*names, OPTIMUM)
+    known = spec.simulation is not None and task_of(spec, task).control is None
+    return (*names, OPTIMUM) if known else names
 
 
 def kmer_counts(codes: NDArray[np.uint8], k: int = K) -> NDArray[np.float32]:

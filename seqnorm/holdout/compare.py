@@ -95,7 +95,7 @@ class Comparison:
             rows += [row | {"family": family, "reference": self.reference} for row in own]
         first = [*Cell._fields, "chrom", "metric", "estimate", "low", "high", "seeds"]
         table = pd.DataFrame(rows, columns=None if rows else [*first, "p", "family", "reference"])
-        return _with_holm(table)
+        return _with_holm(table, "chrom", "metric")
 
     def factors(self) -> pd.DataFrame:
         """What other training negatives, or another model, make of the primary means of a norm.
@@ -151,12 +151,13 @@ class Comparison:
         """Rise of the false-alarm rate with the GC of the test chromosomes' negatives.
 
         Per unit of GC fraction, so that 1 is one point of false alarms for one point of GC; of
-        norms also the difference to the reference.
+        norms also the difference to the reference, adjusted as other differences are.
         """
         rows: list[Row] = []
         tests, place = self.spec.split.test, METRICS.index(PRIMARY_METRIC)
         if len(tests) < 2:
-            return pd.DataFrame(columns=[*Cell._fields, "kind", "estimate", "low", "high"])
+            first = [*Cell._fields, "kind", "estimate", "low", "high"]
+            return pd.DataFrame(columns=[*first, "low_adjusted", "high_adjusted", "p", "family"])
         for cell, found in self.cells.items():
             dose = [float(self.known[cell.task, chrom]["gc_negatives"]) for chrom in tests]
             fewest = min(self._blocks(cell.task, chrom) for chrom in self.parts)
@@ -170,11 +171,15 @@ class Comparison:
                 else:
                     mean = mean_over_seeds(slopes(np.moveaxis(values, 0, 1), dose), fewest)
                 low, high = mean.interval(self._confidence)
-                more = {"p": float(mean.p_value())}
+                single = kind == "slope" or _is_control(cell)
+                family = 1 if single else self._family(cell)
+                wide = mean.interval(self._confidence, family)
+                more = {"low_adjusted": float(wide[0]), "high_adjusted": float(wide[1])}
+                more |= {"p": float(mean.p_value()), "family": family}
                 rows.append(
                     cell._asdict() | {"kind": kind} | _interval(mean.estimate, low, high) | more
                 )
-        return pd.DataFrame(rows)
+        return _with_holm(pd.DataFrame(rows), "kind")
 
     def hypotheses(self) -> pd.DataFrame:
         """Verdict on every claim of the spec; their number is the family."""
@@ -280,10 +285,10 @@ def _interval(estimate: Any, low: Any, high: Any) -> dict[str, float]:
     return {"estimate": float(estimate), "low": float(low), "high": float(high)}
 
 
-def _with_holm(table: pd.DataFrame) -> pd.DataFrame:
-    """Add Holm's p values over the norms that are compared on the same part by the same metric."""
+def _with_holm(table: pd.DataFrame, *same: str) -> pd.DataFrame:
+    """Add Holm's p values over the norms that are compared by the same figure."""
     adjusted = table["p"].astype(np.float64).copy()
     family = table[table["family"] > 1]
-    for rows in family.groupby(["task", "model", "negatives", "chrom", "metric"]).groups.values():
+    for rows in family.groupby(["task", "model", "negatives", *same]).groups.values():
         adjusted[rows] = holm(table.loc[rows, "p"].to_numpy(dtype=np.float64))
     return table.assign(p_holm=adjusted)

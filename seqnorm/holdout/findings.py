@@ -15,6 +15,7 @@ from seqnorm.holdout.tables import (
     PRIMARY_METRIC,
     Estimate,
     Tables,
+    adjusted,
     estimates,
     narrowed,
     norms_in,
@@ -22,9 +23,9 @@ from seqnorm.holdout.tables import (
     reference_norm,
     sections,
 )
-from seqnorm.holdout.titles import level_title, section_title, title
+from seqnorm.holdout.titles import level_title, metric_title, section_title, title
 from seqnorm.holdout.trial import BASELINE
-from seqnorm.holdout.words import level, percent, points, ranged, signed, undecided
+from seqnorm.holdout.words import adjusted_for, level, percent, points, ranged, signed, undecided
 
 CHANCE = 0.5
 """AUROC of a score that ranks nothing."""
@@ -50,7 +51,9 @@ def _slopes(spec: Spec, tables: Tables) -> list[str]:
     else:
         verb = "rise" if row.low > 0 else "fall"
         say = f"False alarms of {title(reference)} {verb} with the chromosomes' GC"
-    changes = estimates(only(tables.slopes, kind="difference"), "norm")
+    others = only(tables.slopes, kind="difference")
+    family = int(others["family"].max()) if len(others) else 1
+    changes = adjusted(others, "norm")
     sure = {
         norm: changes[norm,]
         for norm in norms_in(spec, tables)
@@ -63,8 +66,8 @@ def _slopes(spec: Spec, tables: Tables) -> list[str]:
             for norm, change in sure.items()
         ]
         lines.append(
-            f"Against {title(reference)} the slope is another with {'; '.join(said)} (intervals "
-            "not adjusted for several comparisons)."
+            f"Against {title(reference)} the slope is another with {'; '.join(said)}"
+            f"{adjusted_for(family)}."
         )
     return lines
 
@@ -87,10 +90,27 @@ def _again(spec: Spec, tables: Tables) -> list[str]:
         if undecided(found)
         else f"which leaves out 0 where there is no difference, as {missed} of such intervals do"
     )
-    return [
+    line = (
         f"Control: {title(reference)} against itself with other random numbers gives a "
         f"difference of the false-alarm rate of {size}, {says}."
+    )
+    rest = only(tables.differences, chrom=PRIMARY, norm=f"{reference}+again")
+    others = estimates(rest[rest["metric"] != PRIMARY_METRIC], "metric")
+    off = [
+        f"{metric_title(metric)} {', '.join(_three(row))}"
+        for (metric,), row in others.items()
+        if not undecided(row)
     ]
+    if off:
+        line += (
+            f" Of its {len(others)} other metrics {len(off)} leave{'s' * (len(off) == 1)} out 0 "
+            f"({'; '.join(off)}); {missed} of such intervals do by chance."
+        )
+    return [line]
+
+
+def _three(row: Estimate) -> tuple[str, str]:
+    return signed(row.estimate, 3), f"{signed(row.low, 3)} to {signed(row.high, 3)}"
 
 
 def _ceiling(tables: Tables) -> list[str]:
@@ -145,30 +165,42 @@ def _controls(spec: Spec, tables: Tables) -> list[str]:
         control = task_of(spec, section.task).control
         if control is None:
             continue
-        rows = only(narrowed(tables, section).summary, chrom=PRIMARY, metric="auroc")
+        rows = only(narrowed(tables, section).summary, metric="auroc")
         rows = rows[rows["model"] != BASELINE]
-        if rows.empty:
+        mean = only(rows, chrom=PRIMARY)
+        if mean.empty:
             continue
         name = section_title(spec, section)
-        lines.append(
-            _permuted(name, rows) if control == "permuted" else _composition(spec, name, rows)
-        )
+        if control == "permuted":
+            lines.append(_permuted(spec, name, mean, only(rows, chrom=list(spec.split.test))))
+        else:
+            lines.append(_composition(spec, name, mean))
     return lines
 
 
-def _permuted(name: str, rows: pd.DataFrame) -> str:
-    found = {norm: row for (norm,), row in estimates(rows, "norm").items()}
-    known = {n: r for n, r in found.items() if math.isfinite(r.low) and math.isfinite(r.high)}
+def _permuted(spec: Spec, name: str, mean: pd.DataFrame, parts: pd.DataFrame) -> str:
+    found = {norm: row for (norm,), row in estimates(mean, "norm").items()}
     off = [
         f"{title(norm)} {row.estimate:.3f} ({row.low:.3f} to {row.high:.3f})"
-        for norm, row in known.items()
-        if not row.low <= CHANCE <= row.high
+        for norm, row in found.items()
+        if not _holds_chance(row)
     ]
-    held = len(known) - len(off)
+    single = estimates(parts, "norm", "chrom").values()
+    held = sum(_holds_chance(row) for row in single)
     line = (
-        f"Control, {name}: with permuted labels, {held} of {len(found)} intervals of AUROC hold 0.5"
+        f"Control, {name}: with permuted labels, {len(found) - len(off)} of {len(found)} intervals "
+        f"of the primary mean of AUROC hold 0.5"
     )
-    return f"{line}; not {', '.join(off)}." if off else f"{line}."
+    if off:
+        line += f" (not {', '.join(off)})"
+    return (
+        f"{line}, and those of {held} of {len(single)} single chromosomes; "
+        f"{level(spec.evaluation.confidence)} of them are to be expected."
+    )
+
+
+def _holds_chance(row: Estimate) -> bool:
+    return math.isfinite(row.low) and math.isfinite(row.high) and row.low <= CHANCE <= row.high
 
 
 def _composition(spec: Spec, name: str, rows: pd.DataFrame) -> str:

@@ -116,17 +116,44 @@ def table_windows(spec: Spec, table: Table, task: Task) -> WindowSet:
     if len(widths) != 1:
         said = "no row" if not widths else f"sequences of {min(widths)} to {max(widths)} bases"
         raise InputError(f"{table.file}: {said} for task '{task.name}'; all have one width")
+    start, end = (_whole(table, found, column) for column in (table.start, table.end))
+    wrong_place = (start < 0) | (end - start != widths.pop())
+    if wrong_place.any():
+        row = int(wrong_place.to_numpy().argmax())
+        raise InputError(
+            f"{table.file}: a window from {start.iloc[row]} to {end.iloc[row]} cannot hold "
+            f"{len(found['sequence'].iloc[row])} bases ({_row(found, row)}); starts count from 0, "
+            "ends are not part of the window"
+        )
     places = pd.DataFrame(
         {
             "part": "",
             "chrom": found[table.chrom].astype(str),
-            "start": found[table.start].astype("int64"),
-            "end": found[table.end].astype("int64"),
+            "start": start,
+            "end": end,
             "label": found[task.label].astype("int64"),
         }
     )
     codes = np.stack([encode(text) for text in found["sequence"]])
     return window_set(places, codes, 0, spec.split.block)
+
+
+def _whole(table: Table, found: pd.DataFrame, column: str) -> "pd.Series[int]":
+    """A column of whole numbers."""
+    values = pd.to_numeric(found[column], errors="coerce")
+    wrong = (values.isna() | (values % 1 != 0)).to_numpy()
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise InputError(
+            f"{table.file}: column '{column}' holds '{found[column].iloc[row]}' "
+            f"({_row(found, row)}); places are whole numbers of bases"
+        )
+    return values.astype("int64")
+
+
+def _row(found: pd.DataFrame, row: int) -> str:
+    """What a person finds a row by."""
+    return f"the window of sequence {found['sequence'].iloc[row][:20]}…"
 
 
 def simulated_windows(spec: Spec, given: Simulation, task: Task) -> WindowSet:

@@ -136,8 +136,7 @@ def measure(
     resamples = spec.evaluation.resamples
     resampled, points, tested = [], [], []
     thresholds, prevalence = np.empty(0), np.nan
-    parts = part_rows(table, fold.test)
-    for name, rows in parts.items():
+    for name, rows in part_rows(table, fold.test).items():
         data, weights = _scored(table, scores, rows, name, resamples)
         if name == VALIDATION:
             thresholds = metrics.threshold_at(data, weights, spec.evaluation.false_alarm_rate)
@@ -145,23 +144,18 @@ def measure(
         else:
             tested.append((data, weights))
         resampled.append(_resampled(spec, data, weights, thresholds, prevalence))
-        probe = np.nan if features is None else _probe(features, table, parts[VALIDATION], rows)
+        probe = np.nan if features is None else _probe(data, features[rows])
         points.append([metrics.gc_correlation(data), metrics.calibration_error(data), probe])
     by_gc = metrics.false_alarms_by_gc(tested, edges, thresholds)
     return Measures(np.stack(resampled), np.array(points), np.stack(by_gc), thresholds[:1])
 
 
-def _probe(
-    features: Floats, table: pd.DataFrame, fitted: NDArray[np.int64], rows: NDArray[np.int64]
-) -> float:
+def _probe(data: metrics.Scored, features: Floats) -> float:
     """R squared, on negatives, of GC as read from features by a linear probe."""
-    negative = (table["label"] == 0).to_numpy()
-    gc = np.nan_to_num(table["gc"].to_numpy(dtype=np.float64), nan=0.5)
+    rows = data.negatives
+    # A window without one known base says nothing: half.
     return metrics.probe_r2(
-        features[fitted[negative[fitted]]],
-        gc[fitted[negative[fitted]]],
-        features[rows[negative[rows]]],
-        gc[rows[negative[rows]]],
+        features[rows], np.nan_to_num(data.gc[rows], nan=0.5), data.blocks[rows]
     )
 
 

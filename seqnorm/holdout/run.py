@@ -1,6 +1,5 @@
 """Run the experiment: draw windows, tune every norm alike, train, measure, write the tables."""
 
-import time
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from seqnorm.holdout.load import as_toml
 from seqnorm.holdout.schedule import Schedule
 from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.speed import throughput_line
-from seqnorm.holdout.tables import Tables
+from seqnorm.holdout.tables import NAMES, Tables
 from seqnorm.holdout.trial import precision_of
 from seqnorm.runs.record import Record, locked
 from seqnorm.runs.stopping import faults_in_one_line, termination_as_interrupt
@@ -78,8 +77,8 @@ def run(
         # chosen for it: others give other bits.
         training = replace(spec.training, device=place.device)
         spec = replace(spec, training=replace(training, precision=precision_of(training)))
-        files = {key.removeprefix("data."): name for key, name in spec.files.items()}
-        record = Record.open(folder, spec.name, as_toml(spec), files, parts="trials", resume=resume)
+        text = as_toml(spec)
+        record = Record.open(folder, spec.name, text, spec.files, parts="trials", resume=resume)
         record.begin(place.workers, threads, place.libraries)
         record.content["sessions"][-1] |= place.described
         try:
@@ -95,7 +94,6 @@ def run(
 def _work(
     spec: Spec, folder: Path, record: Record, place: Workplace, say: Callable[[str], None]
 ) -> Tables:
-    started = time.perf_counter()
     counts, digest = draw_windows(spec, folder, say)
     record.check_windows(digest)
     record.save("running", window_counts=counts)
@@ -103,7 +101,6 @@ def _work(
     tables = build_tables(spec, evaluation_tables(spec, folder), results)
     write_tables(tables, folder)
     session = record.content["sessions"][-1]
-    session["seconds"] = round(time.perf_counter() - started, 1)
     session["job_seconds"] = {name: round(value, 1) for name, value in results.seconds.items()}
     if cells := results.throughput.of_cells():
         session["throughput"] = cells
@@ -126,5 +123,15 @@ def write_tables(tables: Tables, folder: Path) -> None:
 
 
 def read_tables(folder: Path) -> Tables:
-    """Read the tables of a finished run."""
-    return Tables(**{i.name: pd.read_csv(folder / f"{i.name}.csv") for i in fields(Tables)})
+    """Read the tables of a finished run.
+
+    Names stay text, a task that is called 1 or NA too.
+    """
+    return Tables(
+        **{
+            item.name: pd.read_csv(
+                folder / f"{item.name}.csv", dtype=NAMES, keep_default_na=False, na_values=[""]
+            )
+            for item in fields(Tables)
+        }
+    )

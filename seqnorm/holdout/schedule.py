@@ -222,8 +222,8 @@ class Schedule:
         places = dict.fromkeys((t.task, t.negatives, t.fold) for t in self.wanted)
         return [
             Trial(BASELINE, negatives, name, 0.0, seed, task, fold)
-            for name in baseline_names(self.spec)
             for task, negatives, fold in places
+            for name in baseline_names(self.spec, task)
             for seed in self.spec.training.seeds
         ]
 

@@ -15,6 +15,11 @@ PRIMARY = "primary"
 PRIMARY_METRIC = "false_alarm_rate"
 """Metric on which norms are compared first."""
 
+NAMES = dict.fromkeys(
+    ["task", "model", "negatives", "norm", "reference", "fold", "chrom", "metric", "name"], str
+)
+"""Columns of names, for readers that would take them for numbers."""
+
 
 @dataclass(frozen=True)
 class Tables:
@@ -126,6 +131,12 @@ def estimates(table: pd.DataFrame, *keys: str) -> dict[tuple[str, ...], Estimate
         tuple(str(value) for value in row[: len(keys)]): Estimate(*map(float, row[len(keys) :]))
         for row in table[columns].itertuples(index=False, name=None)
     }
+
+
+def adjusted(table: pd.DataFrame, *keys: str) -> dict[tuple[str, ...], Estimate]:
+    """The same with the intervals that are adjusted for the comparisons of their family."""
+    ends = {"low_adjusted": "low", "high_adjusted": "high"}
+    return estimates(table[[*keys, "estimate", *ends]].rename(columns=ends), *keys)
 
 
 def reference_norm(spec: Spec) -> str:

@@ -28,6 +28,17 @@ def signed(value: float, digits: int) -> str:
     return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
+def adjusted_for(comparisons: int) -> str:
+    """Remark on intervals of a family of comparisons.
+
+    Examples
+    --------
+    >>> adjusted_for(9)
+    ' (intervals adjusted for 9 comparisons)'
+    """
+    return f" (intervals adjusted for {comparisons} comparisons)" if comparisons > 1 else ""
+
+
 def level(value: float) -> str:
     """A fraction that the spec sets, as a percentage with the digits it has.
 

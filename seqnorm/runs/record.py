@@ -7,6 +7,7 @@ import os
 import platform
 import resource
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -47,6 +48,7 @@ class Record:
     def __init__(self, folder: Path, content: dict[str, Any]) -> None:
         self.folder = folder
         self.content = content
+        self._began: float | None = None
 
     @classmethod
     def open(
@@ -110,6 +112,8 @@ class Record:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: cannot be read ({error}); give another --out") from error
         _refuse_changes(folder, before, spec, data_before, data)
+        if content.get("status") == "running":
+            _time_killed(folder, sessions)
         return cls(folder, content)
 
     def begin(self, workers: int, threads: int, libraries: Sequence[str] = ()) -> None:
@@ -122,6 +126,7 @@ class Record:
         libraries : sequence of str
             Distributions whose versions matter beside `LIBRARIES`.
         """
+        self._began = time.perf_counter()
         self.content["sessions"].append(
             {
                 "started": _now(),
@@ -156,9 +161,12 @@ class Record:
         self.content |= more
         self.content["status"] = status
         if self.content["sessions"]:
+            session = self.content["sessions"][-1]
+            if self._began is not None:
+                session["seconds"] = round(time.perf_counter() - self._began, 1)
             own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-            self.content["sessions"][-1] |= {
+            session |= {
                 "updated": _now(),
                 "peak_memory_mb_main": own // 1024,
                 "peak_memory_mb_largest_worker": child // 1024,
@@ -179,9 +187,18 @@ def _refuse_changes(
     for key, checksum in data_now.items():
         if data_before.get(key) != checksum:
             raise InputError(
-                f"{folder}: the file of data.{key} has changed since the run began; "
+                f"{folder}: the file of {key} has changed since the run began; "
                 "restore it or give another --out"
             )
+
+
+def _time_killed(folder: Path, sessions: list[dict[str, Any]]) -> None:
+    """Give a session that was killed the seconds until the last thing that it wrote."""
+    if not sessions:
+        return
+    last = max(path.stat().st_mtime for path in folder.rglob("*"))
+    began = datetime.fromisoformat(sessions[-1]["started"]).timestamp()
+    sessions[-1]["seconds"] = round(max(last - began, sessions[-1].get("seconds", 0.0)), 1)
 
 
 def _checksum(path: Path) -> str:

@@ -2,7 +2,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.linear_model import Ridge
+from sklearn.metrics import average_precision_score, r2_score, roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from seqnorm import metrics
 from seqnorm.metrics import Scored
@@ -159,3 +162,43 @@ def test_strata_are_deciles() -> None:
     gc = np.linspace(0, 1, 1000, endpoint=False)
     edges = np.quantile(gc, np.linspace(0.1, 0.9, 9))
     assert np.bincount(metrics.gc_strata(gc, edges)).tolist() == [100] * 10
+
+
+def probed(noise: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features that hold values up to noise, and the blocks of their rows."""
+    rng = np.random.default_rng(3)
+    features = rng.normal(size=(600, 5))
+    values = features @ [1.0, -2.0, 0.0, 0.5, 0.0] + noise * rng.normal(size=600)
+    return features, 0.05 * values + 0.4, rng.integers(0, 30, 600)
+
+
+def test_the_probe_is_ridge_regression_fitted_on_the_other_blocks() -> None:
+    features, values, blocks = probed(noise=2.0)
+    read = np.empty_like(values)
+    even = blocks % 2 == 0
+    for own in (even, ~even):
+        fitted = make_pipeline(StandardScaler(), Ridge()).fit(features[~own], values[~own])
+        read[own] = fitted.predict(features[own])
+    found = metrics.probe_r2(features, values, blocks)
+    assert found == pytest.approx(r2_score(values, read), abs=1e-12)
+    assert 0.4 < found < 0.7
+
+
+def test_the_probe_reads_all_of_what_features_hold_and_nothing_of_what_they_do_not() -> None:
+    features, values, blocks = probed()
+    assert metrics.probe_r2(features, values, blocks) > 0.999
+    strangers = np.random.default_rng(4).normal(size=features.shape)
+    assert abs(metrics.probe_r2(strangers, values, blocks)) < 0.05
+
+
+def test_features_that_lie_elsewhere_on_a_chromosome_tell_as_much() -> None:
+    features, values, blocks = probed(noise=1.0)
+    there = metrics.probe_r2(features + 7.0, values + 0.1, blocks)
+    assert there == pytest.approx(metrics.probe_r2(features, values, blocks))
+
+
+def test_too_few_rows_or_equal_values_have_no_probe() -> None:
+    features, values, blocks = probed()
+    assert np.isnan(metrics.probe_r2(features[:9], values[:9], np.arange(9)))
+    assert np.isnan(metrics.probe_r2(features, values, np.zeros(600, int)))
+    assert np.isnan(metrics.probe_r2(features, np.full(600, 0.4), blocks))

@@ -47,8 +47,8 @@ def probe_plot(spec: Spec, tables: Tables) -> Plot | None:
             ["Mean R squared of GC as read by a linear probe"]
             + [f"{title(norm)}: {number(mean, '.2f')}" for norm, mean in means.items()]
         ),
-        "From what the linear head sees of the negatives; fitted on validation, read on each test "
-        "chromosome. 1: the features tell GC exactly; 0 or less: not at all. A dot a seed and "
-        "test chromosome, the mark their mean; without intervals."
+        "From what the linear head sees of the negatives of a test chromosome; fitted on every "
+        "other block, read on the rest. 1: the features tell GC exactly; 0: not at all. A dot a "
+        "seed and test chromosome, the mark their mean; without intervals."
         + (f" {below} dots lie at {number(LOWEST, 'g')} or below, on the edge." if below else ""),
     )

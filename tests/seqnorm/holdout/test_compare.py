@@ -167,6 +167,20 @@ def test_the_slope_is_false_alarms_against_gc(spec: Spec) -> None:
     assert set(table.query("kind == 'difference'")["norm"]) == {"layer", "rms", "batch+again"}
 
 
+def test_slopes_are_adjusted_over_the_norms_and_not_over_the_control(spec: Spec) -> None:
+    table = compared(spec, {"layer": -0.01}, of_parts=0.004).slopes()
+    part = table.query("kind == 'difference'").set_index("norm")
+    norms = ["layer", "rms"]
+    assert part.loc[norms, "p_holm"].tolist() == pytest.approx(
+        holm(part.loc[norms, "p"].to_numpy()).tolist()
+    )
+    assert (part.loc[norms, "low_adjusted"] < part.loc[norms, "low"]).all()
+    assert (part.loc[norms, "high_adjusted"] > part.loc[norms, "high"]).all()
+    alone = pd.concat([part.loc[["batch+again"]], table.query("kind == 'slope'")])
+    assert (alone["p_holm"] == alone["p"]).all()
+    assert (alone["low_adjusted"] == alone["low"]).all()
+
+
 def test_folds_together_are_one_after_another_and_their_alarms_add_up() -> None:
     one = measures(np.array([0.01, 0.2, 0.3, 0.4]), np.zeros(RESAMPLES))
     other = measures(np.array([0.03, 0.5, 0.6, 0.7]), np.zeros(RESAMPLES))

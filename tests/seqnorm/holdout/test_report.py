@@ -215,6 +215,37 @@ def test_a_slope_is_told_as_a_rise_only_where_its_interval_leaves_out_0(spec: Sp
         assert said in "\n".join(compose(spec, tables).details)
 
 
+def test_another_slope_is_one_whose_adjusted_interval_leaves_out_0(spec: Spec) -> None:
+    tables = made_up(spec, dict.fromkeys(spec.norms, 0.05))
+    layer = (tables.slopes["norm"] == "layer") & (tables.slopes["kind"] == "difference")
+    plain, wide = ["low", "high"], ["low_adjusted", "high_adjusted"]
+    tables.slopes.loc[layer, [*plain, *wide]] = (-0.5, -0.1, -0.7, 0.1)
+    assert "the slope is another" not in "\n".join(compose(spec, tables).details)
+    tables.slopes.loc[layer, wide] = (-0.6, -0.05)
+    said = "\n".join(compose(spec, tables).details)
+    assert "the slope is another with LayerNorm over channels" in said
+    assert "−0.60 to −0.05 (intervals adjusted for 3 comparisons)" in said
+
+
+def test_intervals_of_single_norms_say_that_they_are_not_adjusted(spec: Spec) -> None:
+    tables = made_up(spec, dict.fromkeys(spec.norms, 0.05))
+    lines = [line for line in compose(spec, tables).details if line.startswith("LayerNorm over")]
+    assert lines
+    assert all(line.endswith("(intervals not adjusted).") for line in lines)
+
+
+@pytest.mark.parametrize("task", ["1", "NA", "null"])
+def test_names_that_look_like_numbers_or_gaps_are_read_back_as_names(
+    spec: Spec, tmp_path: Path, task: str
+) -> None:
+    tables = made_up(spec, dict.fromkeys(spec.norms, 0.05))
+    expected = compose(spec, tables)
+    renamed = [getattr(tables, item.name).assign(task=task) for item in dataclasses.fields(tables)]
+    write_tables(Tables(*renamed), tmp_path)
+    other = dataclasses.replace(spec, tasks=(Task(task),))
+    assert compose(other, read_tables(tmp_path)) == expected
+
+
 def with_norms(spec: Spec, *norms: str) -> Spec:
     return dataclasses.replace(spec, norms=norms)
 
@@ -226,6 +257,11 @@ def test_the_control_of_a_norm_against_itself_is_judged_by_its_interval(spec: Sp
     off = made_up(aa, {"batch": 0.05, "layer": 0.05, "batch+again": 0.09}, noise=0.0001)
     said = "\n".join(compose(aa, off).details)
     assert "which leaves out 0 where there is no difference, as 5 % of such intervals do" in said
+    assert "Of its 5 other metrics" not in said
+    rows = (sound.differences["metric"] == "auroc") & (sound.differences["norm"] == "batch+again")
+    sound.differences.loc[rows, ["estimate", "low", "high"]] = (-0.004, -0.006, -0.002)
+    said = "\n".join(compose(aa, sound).details)
+    assert "Of its 5 other metrics 1 leaves out 0 (AUROC −0.004, −0.006 to −0.002)" in said
 
 
 @pytest.mark.parametrize(("auroc", "held"), [(0.5, 2), (0.7, 0)])
@@ -234,11 +270,12 @@ def test_permuted_labels_are_reported_by_how_many_intervals_hold_one_half(
 ) -> None:
     two = with_norms(spec, "batch", "layer")
     tables = made_up(two, dict.fromkeys(two.norms, 0.05))
-    rows = (tables.summary["metric"] == "auroc") & (tables.summary["chrom"] == "primary")
+    rows = tables.summary["metric"] == "auroc"
     tables.summary.loc[rows, ["estimate", "low", "high"]] = (auroc, auroc - 0.02, auroc + 0.02)
     control = dataclasses.replace(two, tasks=(Task("main", control="permuted"),))
     said = "\n".join(compose(control, tables).details)
-    assert f"{held} of 2 intervals of AUROC hold 0.5" in said
+    assert f"{held} of 2 intervals of the primary mean of AUROC hold 0.5" in said
+    assert f"those of {held * 3} of 6 single chromosomes; 95 % of them are to be expected" in said
     assert ("BatchNorm 0.700" in said) is (held == 0)
 
 

@@ -139,7 +139,8 @@ def test_run_json_records_versions_checksums_counts_and_status(
 ) -> None:
     record = json.loads((finished[0] / "run.json").read_text())
     assert record["status"] == "complete"
-    assert set(record["data_sha256"]) == {"genome", "peaks", "exclude", "motif"}
+    parts = ("genome", "peaks", "exclude", "motif")
+    assert set(record["data_sha256"]) == {f"data.{part}" for part in parts}
     assert record["window_counts"]["validation/chr21 positives"] > 50
     session = record["sessions"][-1]
     assert session["libraries"]["torch"].startswith("2.")
@@ -290,9 +291,9 @@ def test_resuming_with_another_spec_or_other_data_is_refused(
         run(changed, finished[0], resume=True)
     record = json.loads((finished[0] / "run.json").read_text())
     (tmp_path / "trials" / "one").mkdir(parents=True)
-    (tmp_path / "run.json").write_text(json.dumps(record | {"data_sha256": {"genome": "0"}}))
+    (tmp_path / "run.json").write_text(json.dumps(record | {"data_sha256": {"data.genome": "0"}}))
     (tmp_path / "spec.toml").write_text((finished[0] / "spec.toml").read_text())
-    with pytest.raises(InputError, match=r"data\.genome has changed"):
+    with pytest.raises(InputError, match=r"the file of data\.genome has changed"):
         run(load_spec(demo, small), tmp_path, resume=True)
 
 

@@ -1,5 +1,6 @@
 """Windows of tables and simulations, their folds, their negatives and the controls."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,14 @@ import pytest
 
 from data_tools.errors import InputError
 from data_tools.genome import Genome
+from seqnorm.holdout.baselines import OPTIMUM, baseline_names
 from seqnorm.holdout.design import Cell, Fold, cells_of, folds_of, task_of
 from seqnorm.holdout.distinct import Distinct
 from seqnorm.holdout.genome_source import GenomeSource
 from seqnorm.holdout.labelled_source import LabelledSource, simulated_windows, table_windows
 from seqnorm.holdout.load import load_spec
 from seqnorm.holdout.sources import open_source
-from seqnorm.holdout.spec import Spec, SpecError
+from seqnorm.holdout.spec import Spec, SpecError, Task
 from seqnorm.holdout.windows import VALIDATION, WindowSet
 from seqnorm.metrics import Scored, auroc
 
@@ -219,6 +221,13 @@ def test_a_simulation_knows_the_best_score_there_is(simulated: Spec) -> None:
     assert all(more > less + 0.15 for more, less in zip(follow, within, strict=True))
 
 
+def test_nothing_is_known_of_the_best_score_in_a_control(simulated: Spec) -> None:
+    controls = (Task("mixed", control="permuted"), Task("bare", control="composition"))
+    spec = replace(simulated, tasks=(*simulated.tasks, *controls))
+    assert OPTIMUM in baseline_names(spec, "confounded")
+    assert OPTIMUM not in baseline_names(spec, "mixed") + baseline_names(spec, "bare")
+
+
 @pytest.mark.parametrize("control", ["permuted", "composition"])
 def test_controls_leave_nothing_to_learn(table_spec: Spec, tmp_path: Path, control: str) -> None:
     text = TABLE.replace('label = "y_b"', f'label = "y_b"\ncontrol = "{control}"')
@@ -314,6 +323,30 @@ def test_a_table_that_does_not_hold_what_the_spec_says_is_refused(
     spec = load_spec(tmp_path / "wrong.toml")
     with pytest.raises(InputError, match=said):
         [source_of(spec, task.name) for task in spec.tasks]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("begin", "NA", "column 'begin' holds 'NA'"),
+        ("begin", "12.5", "column 'begin' holds '12.5'"),
+        ("end", "x", "column 'end' holds 'x'"),
+        ("begin", "-10", "a window from -10 to"),
+        ("end", "5", "to 5 cannot hold"),
+    ],
+)
+def test_places_that_cannot_be_are_refused_with_the_window(
+    table_spec: Spec, column: str, value: str, said: str
+) -> None:
+    assert table_spec.table is not None
+    file = Path(table_spec.table.file)
+    table = pd.read_csv(file, sep="\t", dtype=str)
+    row = table.index[(table["cell"] == "one") & (table["y_a"] == "1")][0]
+    table.loc[row, column] = value
+    table.to_csv(file, sep="\t", index=False)
+    with pytest.raises(InputError, match=said) as caught:
+        [source_of(table_spec, task.name) for task in table_spec.tasks]
+    assert str(table.loc[row, "seq"])[:20] in str(caught.value)
 
 
 def test_validation_windows_of_one_label_are_refused(table_spec: Spec) -> None:

@@ -11,7 +11,9 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 DEMO = EXAMPLES / "human_ctcf.toml"
 
 
-@pytest.mark.parametrize("name", ["human_ctcf", "human_ctcf_full", "gc_dose_response"])
+@pytest.mark.parametrize(
+    "name", ["human_ctcf", "human_ctcf_full", "human_ctcf_reverse", "gc_dose_response"]
+)
 def test_every_example_is_a_valid_spec(name: str) -> None:
     spec = load_spec(EXAMPLES / f"{name}.toml")
     assert spec.name == name
