@@ -1,10 +1,11 @@
 """Measure what a hold-out study takes beside training, and what a second worker gains.
 
 The first is read from a finished run: its whole time, from the command's start to its report,
-times its workers, against the same epochs of `seqnorm.training.fit` alone, which are measured here
-with as many processes at a time: windows at hand, nothing drawn, kept, scored or written. The
-second is measured on a short study, run with one worker and with two. Run it on a quiet machine
-from the repository root (some minutes)::
+times its workers, against the same epochs of `seqnorm.training.fit` alone: windows at hand, nothing
+drawn, kept, scored or written. Those are the run's own training less what a job adds to its epochs,
+which is measured here in pairs, one right after the other, since a machine is not as fast an hour
+later. The second is measured on a short study, run with one worker and with two. Run it on a quiet
+machine from the repository root (some minutes)::
 
     python benchmarks/holdout_scale.py runs/human_ctcf    # writes benchmarks/holdout_scale.md
 """
@@ -33,7 +34,7 @@ from seqnorm.holdout.draw import evaluation_file, training_file
 from seqnorm.holdout.load import load_spec
 from seqnorm.holdout.scores import select, tensors_of
 from seqnorm.holdout.spec import Spec
-from seqnorm.holdout.trial import Trial, config_of, model_of, validation_score
+from seqnorm.holdout.trial import Trial, config_of, model_of, train, validation_score
 from seqnorm.holdout.windows import VALIDATION, WindowSet
 from seqnorm.runs.pool import Pool
 from seqnorm.training import fit
@@ -42,13 +43,13 @@ ROOT = Path(__file__).resolve().parents[1]
 SPEC = ROOT / "examples" / "human_ctcf.toml"
 PAGE = Path(__file__).with_suffix(".md")
 SHAPE = [
-    "norms=['batch', 'layer', 'layer_seq']",
-    "training.learning_rates=[0.01]",
-    "training.seeds=[0, 1]",
+    "norms=['batch', 'layer', 'layer_seq', 'rms']",
+    "training.learning_rates=[0.01, 0.02]",
+    "training.seeds=[0, 1, 2]",
     "training.epochs=6",
 ]
 EPOCHS = 3
-"""Epochs of `fit` alone from which one is reckoned, after one that finds what it needs."""
+"""Epochs of each half of a pair."""
 
 
 def study(folder: Path, workers: int) -> float:
@@ -62,8 +63,8 @@ def study(folder: Path, workers: int) -> float:
     return time.perf_counter() - began
 
 
-def fit_alone(spec: Spec, folder: Path, trial: Trial) -> float:
-    """In a worker: seconds of an epoch with nothing around it."""
+def in_pairs(spec: Spec, folder: Path, trial: Trial, alone_first: bool) -> tuple[float, float]:
+    """In a worker: seconds of the same epochs with nothing around them, and as a job of a study."""
     training, evaluation = (
         WindowSet.load(file)
         for file in (
@@ -71,16 +72,28 @@ def fit_alone(spec: Spec, folder: Path, trial: Trial) -> float:
             evaluation_file(folder, trial.task, trial.fold),
         )
     )
-    ended: list[float] = []
-    fit(
-        model_of(spec, trial),
-        tensors_of(training),
-        tensors_of(select(evaluation, VALIDATION)),
-        replace(config_of(spec, trial), epochs=1 + EPOCHS, patience=1 + EPOCHS),
-        score=validation_score,
-        on_epoch=lambda epoch, entry: ended.append(time.perf_counter()),
-    )
-    return (ended[-1] - ended[0]) / EPOCHS
+    given = replace(spec.training, epochs=EPOCHS, patience=EPOCHS)
+    short = replace(spec, training=given)
+    data = tensors_of(training), tensors_of(select(evaluation, VALIDATION))
+
+    def alone() -> float:
+        model, config = model_of(short, trial), config_of(short, trial)
+        began = time.perf_counter()
+        fit(model, *data, config, score=validation_score)
+        return time.perf_counter() - began
+
+    def as_job() -> float:
+        with tempfile.TemporaryDirectory() as name:
+            began = time.perf_counter()
+            train(short, trial, Path(name) / "trial", training, evaluation, lambda epoch: None)
+            return time.perf_counter() - began
+
+    # The first finds what the others need.
+    alone()
+    if alone_first:
+        return alone(), as_job()
+    job = as_job()
+    return alone(), job
 
 
 def jobs_between(folder: Path) -> tuple[float, float]:
@@ -101,25 +114,27 @@ def accounts(run: Path) -> str:
     began = datetime.fromisoformat(record["started"]).timestamp()
     workers = record["workers"]
     whole = workers * ((run / "report.html").stat().st_mtime - began)
-    cells = pd.read_csv(run / "tuning.csv").groupby(["task", "model", "negatives", "norm"])
+    names = ["task", "model", "negatives", "norm"]
+    cells = pd.read_csv(run / "tuning.csv").groupby(names)
     rates = {tuple(row[key] for key in Cell._fields): row for row in record["throughput"]}
     with Pool(workers, spec.training.threads, lambda *told: None) as pool:
-        for key, _ in cells:
+        for place, (key, _) in enumerate(cells):
             task, model, negatives, norm = key
             trial = Trial(model, negatives, norm, spec.training.learning_rates[0], 0, task)
-            pool.submit(key, fit_alone, spec, run, trial)
-        epoch = {key: seconds for key, seconds, _ in pool.finished()}
-    alone = sum(epoch[key] * trials["epochs"].sum() for key, trials in cells)
+            pool.submit(key, in_pairs, spec, run, trial, place % 2 == 0)
+        pairs = {key: seconds for key, seconds, _ in pool.finished()}
+    added = sum(job for _, job in pairs.values()) / sum(alone for alone, _ in pairs.values())
+    alone = record["job_seconds"]["training"] / added
     jobs = record["job_seconds"]
     rest = whole - sum(jobs.values())
     rows = {
         "the whole command, all workers": whole,
         **{f"- {name}": seconds for name, seconds in jobs.items()},
         "- starting, drawing windows, tables, report, waiting": rest,
-        "the same epochs of `fit` alone": alone,
+        f"the same epochs of `fit` alone: training / {added:.3f}": alone,
     }
     lines = "\n".join(f"| {name} | {seconds:,.0f} |" for name, seconds in rows.items())
-    speeds = "\n".join(speed_row(key, rates[key], epoch[key]) for key, _ in cells)
+    speeds = "\n".join(speed_row(key, rates[key]) for key, _ in cells)
     return (
         f"## The whole job against training alone\n\n`{run.name}`: "
         f"{cells.ngroups} cells, {sum(len(trials) for _, trials in cells)} trials, {workers} "
@@ -129,8 +144,8 @@ def accounts(run: Path) -> str:
         "one batch; `fit` also validates after each epoch. The last column is the time that bare "
         "passes over the training windows, and bare forward passes over the validation windows, "
         "take of the time of training.\n\n"
-        "| task, model, negatives, norm | bare loop | `fit` alone | in the study | bare work |\n"
-        f"|---|---:|---:|---:|---:|\n{speeds}\n"
+        "| task, model, negatives, norm | bare loop | in the study | bare work |\n"
+        f"|---|---:|---:|---:|\n{speeds}\n"
     )
 
 
@@ -152,10 +167,9 @@ def two_workers(folder: Path) -> str:
     )
 
 
-def speed_row(key: tuple[str, ...], told: dict[str, Any], epoch: float) -> str:
-    """Windows a second of a cell: bare, of `fit` alone, in the study."""
-    windows = told["training_windows"] / epoch
-    figures = (told["bare_windows_per_second"], windows, told["windows_per_second"])
+def speed_row(key: tuple[str, ...], told: dict[str, Any]) -> str:
+    """Windows a second of a cell: bare, and in the study."""
+    figures = (told["bare_windows_per_second"], told["windows_per_second"])
     cells = " | ".join(f"{figure:,.0f}" for figure in figures)
     return f"| {', '.join(key)} | {cells} | {100 * told['share_bare']:.0f} % |"
 

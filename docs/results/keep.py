@@ -28,6 +28,10 @@ LEFT_OUT = ("windows.csv", "curves.csv")
 """Tables that the run makes anew and few would read: every window, every epoch."""
 FIGURES = ("differences", "false_alarms_by_gc", "dose_response")
 """Of the first task, model and kind of negatives."""
+BUILT_IN = (
+    "The spec has none of its own: this is the one that stands for every spec that compares "
+    "LayerNorm with BatchNorm."
+)
 
 
 def main() -> None:
@@ -85,10 +89,7 @@ def page(spec: Spec, run: Path, record: dict[str, Any], command: str, shown: lis
         "## Conclusion",
         (run / "summary.md").read_text().strip(),
         "## Hypotheses, stated before the run" if claims else "",
-        ""
-        if spec.hypotheses or not claims
-        else "The spec has none of its own: this is the one "
-        "that stands for every spec that compares LayerNorm with BatchNorm.",
+        "" if spec.hypotheses or not claims else BUILT_IN,
         "\n".join(claims),
         "\n\n".join(figures),
         "## How it was run",

@@ -22,6 +22,7 @@ from seqnorm.holdout.inference import (
     mean_over_parts,
     mean_over_seeds,
     slope_over_parts,
+    variance_within,
 )
 from seqnorm.holdout.measures import DECILES, METRICS, Measures, merged
 from seqnorm.holdout.spec import Claim, Spec
@@ -167,7 +168,7 @@ class Comparison:
                 kinds["difference"] = kinds["slope"] - self._values(others)[1:-1, place]
             for kind, values in kinds.items():
                 if self.by_chromosome:
-                    mean = slope_over_parts(values[..., 0].T, dose)
+                    mean = slope_over_parts(values[..., 0].T, dose, variance_within(values))
                 else:
                     mean = mean_over_seeds(slopes(np.moveaxis(values, 0, 1), dose), fewest)
                 low, high = mean.interval(self._confidence)
@@ -251,7 +252,9 @@ class Comparison:
     def _of_primary(self, task: str, values: Floats) -> Mean:
         """Means over the primary chromosomes, of all metrics."""
         if self.by_chromosome:
-            return mean_over_parts(np.moveaxis(values[self.primary][..., 0], 0, -1))
+            chosen = values[self.primary]
+            within = np.moveaxis(variance_within(chosen), 0, -1)
+            return mean_over_parts(np.moveaxis(chosen[..., 0], 0, -1), within)
         return mean_over_seeds(values[-1], self._blocks(task, PRIMARY))
 
     def _rows(self, cell: Cell, mean: Mean, columns: Mapping[str, Any]) -> list[Row]:

@@ -183,7 +183,7 @@ def mean_over_seeds(values: ArrayLike, blocks: ArrayLike) -> Mean:
     )
 
 
-def mean_over_parts(values: ArrayLike) -> Mean:
+def mean_over_parts(values: ArrayLike, within: ArrayLike = 0.0) -> Mean:
     """Mean of a figure over parts of which each is one observation, with its error.
 
     Of chromosomes, each with a model that has never seen it, the spread holds that of blocks, of
@@ -195,6 +195,10 @@ def mean_over_parts(values: ArrayLike) -> Mean:
     ----------
     values
         Shape (..., seeds, parts); the mean over the seeds is what is observed.
+    within
+        Variance of each part's figure by its blocks alone, (..., parts). The spread between parts
+        holds it, but that of a few may come out smaller by chance: rates of few calls are often
+        all the same. The larger of the two is taken.
 
     Examples
     --------
@@ -204,15 +208,13 @@ def mean_over_parts(values: ArrayLike) -> Mean:
     """
     values = np.asarray(values, dtype=np.float64)
     observed = values.mean(-2)
-    return _of_degrees(
-        observed.mean(-1),
-        observed.var(-1, ddof=1) / observed.shape[-1] if observed.shape[-1] > 1 else np.inf,
-        observed.shape[-1] - 1,
-        values.shape[-2],
-    )
+    parts = observed.shape[-1]
+    least = np.broadcast_to(np.asarray(within, dtype=np.float64), observed.shape).sum(-1) / parts**2
+    between = observed.var(-1, ddof=1) / parts if parts > 1 else np.inf
+    return _of_degrees(observed.mean(-1), np.maximum(between, least), parts - 1, values.shape[-2])
 
 
-def slope_over_parts(values: ArrayLike, doses: ArrayLike) -> Mean:
+def slope_over_parts(values: ArrayLike, doses: ArrayLike, within: ArrayLike = 0.0) -> Mean:
     """Slope of a figure on a dose with its error by least squares; the parts are as above.
 
     Parameters
@@ -221,6 +223,8 @@ def slope_over_parts(values: ArrayLike, doses: ArrayLike) -> Mean:
         Shape (..., seeds, parts).
     doses
         Shape (parts,).
+    within
+        As above.
 
     Examples
     --------
@@ -236,7 +240,30 @@ def slope_over_parts(values: ArrayLike, doses: ArrayLike) -> Mean:
     freedom = len(dose) - 2
     left = ((observed - fitted) ** 2).sum(-1)
     variance = left / freedom / (centred @ centred) if freedom > 0 else np.inf
-    return _of_degrees(slope, variance, freedom, values.shape[-2])
+    known = np.broadcast_to(np.asarray(within, dtype=np.float64), observed.shape)
+    least = known @ centred**2 / (centred @ centred) ** 2
+    return _of_degrees(slope, np.maximum(variance, least), freedom, values.shape[-2])
+
+
+def variance_within(values: ArrayLike) -> Floats:
+    """Variance of a figure by the blocks of its part alone, from the resamples.
+
+    Parameters
+    ----------
+    values
+        Shape (..., seeds, resamples + 1), entry 0 of the last axis the plain figure.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (...); of the mean over the seeds. 0 where no two resamples held anything.
+    """
+    drawn = np.asarray(values, dtype=np.float64)[..., 1:].mean(-2)
+    there = np.isfinite(drawn)
+    count = there.sum(-1)
+    mean = np.where(there, drawn, 0.0).sum(-1) / np.maximum(count, 1)
+    squares = np.where(there, drawn - mean[..., None], 0.0) ** 2
+    return np.asarray(squares.sum(-1) / np.maximum(count - 1, 1))
 
 
 def _of_degrees(estimate: Floats, variance: ArrayLike, freedom: int, seeds: int) -> Mean:

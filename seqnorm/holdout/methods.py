@@ -209,7 +209,8 @@ def _inference(spec: Spec) -> str:
     if given.unit == "chromosome":
         text = (
             f"Intervals ({level(given.confidence)}) of means over chromosomes are Student's t of "
-            "the chromosomes' figures, each chromosome one observation; those of single "
+            "the chromosomes' figures, each chromosome one observation, with at least the variance "
+            "that bootstrap resamples of their blocks have; those of single "
             f"chromosomes come from {given.resamples:,} bootstrap resamples of blocks of the "
             "genome. Differences between norms are paired by chromosome and seed. Models of "
             "different chromosomes share most of what they learnt from, which no variance of one "

@@ -1,9 +1,10 @@
-"""What to train and when: every norm tuned alike, and measured as soon as it is tuned."""
+"""What to train and when: every norm tuned alike, then trained with the other seeds."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from seqnorm.holdout import jobs
 from seqnorm.holdout.baselines import baseline_names
@@ -51,7 +52,7 @@ class Results:
 
 
 class Schedule:
-    """Tuning first, the final trials of a cell in a fold as soon as it is tuned there.
+    """Tuning first, then the final trials, then what takes seconds, so that no worker idles long.
 
     The rate is chosen in each fold by itself, on that fold's validation windows: what another
     fold trains on may be what this one tests on.
@@ -86,6 +87,8 @@ class Schedule:
         self.tuned: dict[Trial, Trained] = {}
         self.measured: dict[Trial, Measures] = {}
         self.chosen: dict[tuple[Cell, str], float] = {}
+        # Short jobs for the end: while the last network trains, the other workers do these.
+        self.short: list[tuple[Trial, Callable[..., Any]]] = []
         self.throughput = Throughput()
         self.seconds = dict.fromkeys(("training", "scoring", "baselines", "bare loops"), 0.0)
         # What an earlier session has trained, and what it has measured.
@@ -163,9 +166,7 @@ class Schedule:
             pool.submit(baseline, jobs.baseline_job, self.spec, self.folder, baseline)
         for trial in tuning:
             pool.submit(trial, jobs.train_job, self.spec, self.folder, trial)
-        for baseline in baselines:
-            if baseline not in early:
-                pool.submit(baseline, jobs.baseline_job, self.spec, self.folder, baseline)
+        self.short = [(other, jobs.baseline_job) for other in baselines if other not in early]
 
     def _on_progress(self, progress: Progress) -> OnProgress:
         """Steps are told by the names of what is trained, also within final trials."""
@@ -245,9 +246,14 @@ class Schedule:
         }
         self.chosen[trial.cell, trial.fold] = max(self.rates, key=lambda rate: means[rate])
         blank = replace(trial, learning_rate=0.0, seed=0)
-        for final in reversed(self._final(self.leaders[blank])):
-            # Before other cells are tuned: what was read and made for this one is still at hand.
-            pool.submit(final, jobs.final_job, self.spec, self.folder, final, next_up=True)
+        for final in self._final(self.leaders[blank]):
+            if final.trained in self.tuned:
+                self.short.append((final, jobs.final_job))
+            else:
+                pool.submit(final, jobs.final_job, self.spec, self.folder, final)
+        if len(self.chosen) == len(self.trained):
+            for last, job in self.short:
+                pool.submit(last, job, self.spec, self.folder, last)
 
     def _follow(self, trial: Trial, pool: Pool) -> None:
         """Queue the trials that take what this one has trained, now that it is there."""
@@ -255,7 +261,7 @@ class Schedule:
         for wanted in self.wanted:
             if self.leaders[wanted.trained] == blank != wanted:
                 final = replace(trial, norm=wanted.norm)
-                pool.submit(final, jobs.final_job, self.spec, self.folder, final, next_up=True)
+                pool.submit(final, jobs.final_job, self.spec, self.folder, final)
 
 
 def _final_name(final: Trial) -> str:

@@ -179,19 +179,9 @@ class Pool:
             self._place.stop()
         self._place.close()
 
-    def submit(
-        self,
-        key: object,
-        function: Callable[..., Any],
-        *arguments: object,
-        next_up: bool = False,
-    ) -> None:
-        """Queue a job under a key: at the end, or before all that have not begun."""
-        entry = (key, function, arguments)
-        if next_up:
-            self._queue.appendleft(entry)
-        else:
-            self._queue.append(entry)
+    def submit(self, key: object, function: Callable[..., Any], *arguments: object) -> None:
+        """Queue a job under a key."""
+        self._queue.append((key, function, arguments))
 
     def finished(self) -> Iterator[Finished]:
         """Yield each job as it finishes, until none is left.

@@ -17,6 +17,7 @@ from seqnorm.holdout.inference import (
     mean_over_parts,
     mean_over_seeds,
     slope_over_parts,
+    variance_within,
 )
 
 Floats = NDArray[np.float64]
@@ -245,3 +246,33 @@ def test_a_slope_over_parts_is_that_of_linear_regression() -> None:
     half = stats.t.ppf(0.975, 7) * wanted.stderr
     assert slope.half_width(0.025) == pytest.approx(half)
     assert np.isinf(slope_over_parts(figures[:, :2], dose[:2]).half_width(0.025))
+
+
+def test_parts_that_agree_by_chance_are_as_sure_as_their_blocks_and_no_surer() -> None:
+    same = np.full((1, 5), 0.01)
+    assert mean_over_parts(same).half_width(0.025) == 0
+    within = np.array([4.0, 1.0, 1.0, 2.0, 2.0]) * 1e-6
+    half = stats.t.ppf(0.975, 4) * np.sqrt(within.sum()) / 5
+    assert mean_over_parts(same, within).half_width(0.025) == pytest.approx(half)
+    figures = table(seeds=2, blocks=5)
+    wide = mean_over_parts(figures).half_width(0.025)
+    assert mean_over_parts(figures, within * 1e-9).half_width(0.025) == wide
+
+
+def test_a_slope_of_parts_on_a_line_is_as_sure_as_their_blocks() -> None:
+    dose = np.array([0.3, 0.4, 0.45, 0.6])
+    line, within = 0.5 * dose[None], np.array([1.0, 2.0, 3.0, 4.0]) * 1e-4
+    centred = dose - dose.mean()
+    half = stats.t.ppf(0.975, 2) * np.sqrt((centred**2 * within).sum()) / (centred**2).sum()
+    assert slope_over_parts(line, dose, within).half_width(0.025) == pytest.approx(half)
+
+
+def test_the_variance_of_resamples_leaves_out_those_that_held_nothing() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(3, 2, 51))
+    values[1, :, 10:20] = np.nan
+    values[2] = np.nan
+    found = variance_within(values)
+    assert found[0] == pytest.approx(values[0, :, 1:].mean(0).var(ddof=1))
+    assert found[1] == pytest.approx(np.nanvar(values[1, :, 1:].mean(0), ddof=1))
+    assert found[2] == 0
