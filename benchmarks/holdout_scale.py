@@ -48,8 +48,6 @@ SHAPE = [
     "training.seeds=[0, 1, 2]",
     "training.epochs=6",
 ]
-EPOCHS = 3
-"""Epochs of each half of a pair."""
 
 
 def study(folder: Path, workers: int) -> float:
@@ -72,12 +70,10 @@ def in_pairs(spec: Spec, folder: Path, trial: Trial, alone_first: bool) -> tuple
             evaluation_file(folder, trial.task, trial.fold),
         )
     )
-    given = replace(spec.training, epochs=EPOCHS, patience=EPOCHS)
-    short = replace(spec, training=given)
     data = tensors_of(training), tensors_of(select(evaluation, VALIDATION))
 
-    def alone() -> float:
-        model, config = model_of(short, trial), config_of(short, trial)
+    def alone(**changed: int) -> float:
+        model, config = model_of(spec, trial), replace(config_of(spec, trial), **changed)
         began = time.perf_counter()
         fit(model, *data, config, score=validation_score)
         return time.perf_counter() - began
@@ -85,11 +81,11 @@ def in_pairs(spec: Spec, folder: Path, trial: Trial, alone_first: bool) -> tuple
     def as_job() -> float:
         with tempfile.TemporaryDirectory() as name:
             began = time.perf_counter()
-            train(short, trial, Path(name) / "trial", training, evaluation, lambda epoch: None)
+            train(spec, trial, Path(name) / "trial", training, evaluation, lambda epoch: None)
             return time.perf_counter() - began
 
     # The first finds what the others need.
-    alone()
+    alone(epochs=1)
     if alone_first:
         return alone(), as_job()
     job = as_job()
