@@ -233,7 +233,7 @@ def probe_r2(features: Floats, values: Floats, blocks: NDArray[np.int64]) -> flo
     --------
     >>> x = np.arange(8.0)[:, None]
     >>> round(probe_r2(x, 3 * x[:, 0] + 1, np.arange(8)), 2)
-    0.94
+    0.95
     """
     _, place = np.unique(blocks, return_inverse=True)
     even = place % 2 == 0
