@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from seqnorm.holdout.run import read_tables
 from seqnorm.holdout.trial import Trial
 
 LENGTHS = (50_000, 100_000, 250_000, 500_000, 1_000_000)
@@ -32,7 +33,7 @@ def false_alarms(run: Path) -> tuple[pd.DataFrame, dict[str, Floats]]:
     chooses = ((windows["part"] == "validation") & (windows["label"] == 0)).to_numpy()
     asked = ((windows["part"] == "test") & (windows["label"] == 0)).to_numpy()
     found: dict[str, list[Floats]] = {}
-    for row in pd.read_csv(run / "tuning.csv").query("chosen").itertuples():
+    for row in read_tables(run).tuning.query("chosen").itertuples():
         trial = Trial(row.model, row.negatives, row.norm, row.learning_rate, row.seed)
         scores = np.load(run / "trials" / trial.id / "scores.npy")
         alarms = scores > np.quantile(scores[chooses], 0.99)
@@ -51,7 +52,7 @@ def table(run: Path) -> pd.DataFrame:
     """A row a chromosome and length: root mean squares over the norms, in points."""
     windows, alarms = false_alarms(run)
     changes = [alarms[norm] - alarms["batch"] for norm in alarms if norm != "batch"]
-    primary = pd.read_csv(run / "chromosomes.csv").query("primary")["chrom"]
+    primary = read_tables(run).chromosomes.query("primary")["chrom"]
     rows = []
     for chrom in primary:
         here = (windows["chrom"] == chrom).to_numpy()

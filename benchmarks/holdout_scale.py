@@ -25,13 +25,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from machine import processor
 
 from seqnorm.holdout.design import Cell
 from seqnorm.holdout.draw import evaluation_file, training_file
 from seqnorm.holdout.load import load_spec
+from seqnorm.holdout.run import read_tables
 from seqnorm.holdout.scores import select, tensors_of
 from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.trial import Trial, config_of, model_of, train, validation_score
@@ -110,8 +110,7 @@ def accounts(run: Path) -> str:
     began = datetime.fromisoformat(record["started"]).timestamp()
     workers = record["workers"]
     whole = workers * ((run / "report.html").stat().st_mtime - began)
-    names = ["task", "model", "negatives", "norm"]
-    cells = pd.read_csv(run / "tuning.csv").groupby(names)
+    cells = read_tables(run).tuning.groupby(list(Cell._fields))
     rates = {tuple(row[key] for key in Cell._fields): row for row in record["throughput"]}
     with Pool(workers, spec.training.threads, lambda *told: None) as pool:
         for place, (key, _) in enumerate(cells):
@@ -119,9 +118,9 @@ def accounts(run: Path) -> str:
             trial = Trial(model, negatives, norm, spec.training.learning_rates[0], 0, task)
             pool.submit(key, in_pairs, spec, run, trial, place % 2 == 0)
         pairs = {key: seconds for key, seconds, _ in pool.finished()}
-    added = sum(job for _, job in pairs.values()) / sum(alone for alone, _ in pairs.values())
-    alone = record["job_seconds"]["training"] / added
     jobs = record["job_seconds"]
+    added = sum(job for _, job in pairs.values()) / sum(alone for alone, _ in pairs.values())
+    alone = jobs["training"] / added
     rest = whole - sum(jobs.values())
     rows = {
         "the whole command, all workers": whole,
@@ -153,7 +152,7 @@ def two_workers(folder: Path) -> str:
     same = all(
         path.read_bytes() == (runs[2] / path.name).read_bytes() for path in runs[1].glob("*.csv")
     )
-    trials = len(pd.read_csv(runs[1] / "tuning.csv"))
+    trials = len(read_tables(runs[1]).tuning)
     return (
         f"## Two workers\n\n`{SPEC.name}` with {', '.join(SHAPE)}: {trials} trials. Two workers do "
         f"the jobs **{jobs[1] / jobs[2]:.2f}** times as fast as one ({jobs[1]:.0f} and "

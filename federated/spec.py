@@ -19,6 +19,7 @@ from seqnorm.toml_spec import (
     Names,
     SpecError,
     checked,
+    named_files,
     read_spec,
     write_toml,
 )
@@ -333,13 +334,7 @@ def load_spec(path: str | Path, overrides: Sequence[str] = (), *, runnable: bool
 
 def data_files(spec: Spec) -> dict[str, str]:
     """Files that a spec names, by key, such as ``"data.genome"``; those left out are not in it."""
-    named = {}
-    for key in _FILES:
-        table, _, name = key.partition(".")
-        value = getattr(getattr(spec, table), name, None)
-        if value is not None:
-            named[key] = str(value)
-    return named
+    return named_files(spec, _FILES)
 
 
 def as_toml(spec: Spec) -> str:

@@ -223,12 +223,25 @@ def _with_absolute_paths(spec: S, folder: Path, files: Sequence[str]) -> S:
     return _validate(type(spec), changed)
 
 
+def named_files(spec: object, files: Sequence[str]) -> dict[str, str]:
+    """Files that a spec names, by their dotted keys; those left out are not in it.
+
+    Parameters
+    ----------
+    spec
+        The whole spec.
+    files
+        Keys, as for `read_spec`.
+    """
+    places = [_place(key) for key in files]
+    values = {f"{t}.{name}": getattr(getattr(spec, t), name, None) for t, name in places}
+    return {key: str(value) for key, value in values.items() if value is not None}
+
+
 def _check_files(spec: object, path: Path, files: Sequence[str]) -> None:
-    for key in files:
-        table, name = _place(key)
-        file = getattr(getattr(spec, table), name, None)
-        if file is not None and not Path(file).is_file():
-            raise SpecError(f"{path}: key '{table}.{name}': no such file: {file}")
+    for key, file in named_files(spec, files).items():
+        if not Path(file).is_file():
+            raise SpecError(f"{path}: key '{key}': no such file: {file}")
 
 
 # --- out -----------------------------------------------------------------------------------

@@ -15,10 +15,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from data_tools.atomic import write_atomic
 from seqnorm.holdout.load import load_spec
+from seqnorm.holdout.run import read_tables
 from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.tables import sections
 from seqnorm.holdout.views import slug
@@ -73,13 +72,13 @@ def page(spec: Spec, run: Path, record: dict[str, Any], command: str, shown: lis
     """README.md of a study."""
     sessions = record["sessions"]
     last = sessions[-1]
-    trials = pd.read_csv(run / "tuning.csv")
+    tables = read_tables(run)
+    trials = tables.tuning
     hours = sum(session.get("seconds", 0.0) for session in sessions) / 3600
     libraries = ", ".join(f"{name} {version}" for name, version in last["libraries"].items())
-    verdicts = pd.read_csv(run / "hypotheses.csv")
     claims = [
         f"- **{row.name_}: {row.verdict}.** {row.claim} {row.sentence}"
-        for row in verdicts.rename(columns={"name": "name_"}).itertuples()
+        for row in tables.hypotheses.rename(columns={"name": "name_"}).itertuples()
     ]
     figures = [f"![{figure.stem}]({figure.name})" for figure in shown]
     parts = [

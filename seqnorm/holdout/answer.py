@@ -25,7 +25,16 @@ from seqnorm.holdout.tables import (
 from seqnorm.holdout.titles import section_title, title
 from seqnorm.holdout.trial import BASELINE
 from seqnorm.holdout.windows import VALIDATION
-from seqnorm.holdout.words import adjusted_for, level, percent, points, ranged, signed, sized
+from seqnorm.holdout.words import (
+    adjusted_for,
+    level,
+    percent,
+    points,
+    ranged,
+    signed,
+    sized,
+    thousandths,
+)
 from seqnorm.kinds import parse_choice
 
 __all__ = ["FEW_BLOCKS", "Answer", "compose", "level", "percent", "signed"]
@@ -156,8 +165,7 @@ def _line(spec: Spec, rows: pd.DataFrame, paired: Figures, norm: str, several: b
     if recall := paired.get((norm, "recall")):
         parts.append(f"recall {points(recall)}, {ranged(spec, recall)}")
     if auroc := paired.get((norm, "auroc")):
-        change, low, high = (signed(value, 3) for value in auroc)
-        parts.append(f"AUROC {change}, {low} to {high}")
+        parts.append(f"AUROC {thousandths(auroc)}")
     remark = " (intervals not adjusted)" if several else ""
     return f"{'; '.join(parts)}{remark}."
 

@@ -25,7 +25,16 @@ from seqnorm.holdout.tables import (
 )
 from seqnorm.holdout.titles import level_title, metric_title, section_title, title
 from seqnorm.holdout.trial import BASELINE
-from seqnorm.holdout.words import adjusted_for, level, percent, points, ranged, signed, undecided
+from seqnorm.holdout.words import (
+    adjusted_for,
+    level,
+    percent,
+    points,
+    ranged,
+    signed,
+    thousandths,
+    undecided,
+)
 
 CHANCE = 0.5
 """AUROC of a score that ranks nothing."""
@@ -97,7 +106,7 @@ def _again(spec: Spec, tables: Tables) -> list[str]:
     rest = only(tables.differences, chrom=PRIMARY, norm=f"{reference}+again")
     others = estimates(rest[rest["metric"] != PRIMARY_METRIC], "metric")
     off = [
-        f"{metric_title(metric)} {', '.join(_three(row))}"
+        f"{metric_title(metric)} {thousandths(row)}"
         for (metric,), row in others.items()
         if not undecided(row)
     ]
@@ -107,10 +116,6 @@ def _again(spec: Spec, tables: Tables) -> list[str]:
             f"({'; '.join(off)}); {missed} of such intervals do by chance."
         )
     return [line]
-
-
-def _three(row: Estimate) -> tuple[str, str]:
-    return signed(row.estimate, 3), f"{signed(row.low, 3)} to {signed(row.high, 3)}"
 
 
 def _ceiling(tables: Tables) -> list[str]:

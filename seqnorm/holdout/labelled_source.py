@@ -116,13 +116,14 @@ def table_windows(spec: Spec, table: Table, task: Task) -> WindowSet:
     if len(widths) != 1:
         said = "no row" if not widths else f"sequences of {min(widths)} to {max(widths)} bases"
         raise InputError(f"{table.file}: {said} for task '{task.name}'; all have one width")
+    (width,) = widths
     start, end = (_whole(table, found, column) for column in (table.start, table.end))
-    wrong_place = (start < 0) | (end - start != widths.pop())
+    wrong_place = (start < 0) | (end - start != width)
     if wrong_place.any():
         row = int(wrong_place.to_numpy().argmax())
         raise InputError(
             f"{table.file}: a window from {start.iloc[row]} to {end.iloc[row]} cannot hold "
-            f"{len(found['sequence'].iloc[row])} bases ({_row(found, row)}); starts count from 0, "
+            f"{width} bases ({_row(found, row)}); starts count from 0, "
             "ends are not part of the window"
         )
     places = pd.DataFrame(

@@ -13,6 +13,7 @@ from seqnorm.toml_spec import (
     Fraction,
     Names,
     SpecError,
+    named_files,
 )
 
 __all__ = [
@@ -255,13 +256,7 @@ class Spec:
     @property
     def files(self) -> dict[str, str]:
         """The files that it names, by their keys."""
-        named = {key: getattr(self, key.partition(".")[0]) for key in FILES}
-        found = {
-            key: getattr(source, key.partition(".")[2])
-            for key, source in named.items()
-            if source is not None
-        }
-        return {key: name for key, name in found.items() if name is not None}
+        return named_files(self, FILES)
 
     @property
     def motif(self) -> str | None:

@@ -6,7 +6,19 @@ from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.tables import Estimate
 from seqnorm.holdout.verdicts import POINTS
 
-__all__ = ["level", "p_value", "percent", "points", "ranged", "signed", "sized", "undecided"]
+__all__ = [
+    "adjusted_for",
+    "level",
+    "p_value",
+    "paired",
+    "percent",
+    "points",
+    "ranged",
+    "signed",
+    "sized",
+    "thousandths",
+    "undecided",
+]
 
 
 def percent(value: float) -> str:
@@ -26,6 +38,18 @@ def signed(value: float, digits: int) -> str:
         return "∞" if value > 0 else "−∞"
     text = f"{value:+.{digits}f}"
     return text[1:] if float(text) == 0 else text.replace("-", "−")
+
+
+def thousandths(row: Estimate) -> str:
+    """A difference of scores between 0 and 1 with its interval.
+
+    Examples
+    --------
+    >>> thousandths(Estimate(-0.004, -0.006, 0.002))
+    '−0.004, −0.006 to +0.002'
+    """
+    change, low, high = (signed(value, 3) for value in row)
+    return f"{change}, {low} to {high}"
 
 
 def adjusted_for(comparisons: int) -> str:

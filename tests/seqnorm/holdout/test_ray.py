@@ -4,11 +4,10 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
+from as_command import begun, command, wait_for
 
 from data_tools.errors import InputError
 from seqnorm.holdout.load import load_spec
@@ -23,11 +22,6 @@ def tables(folder: Path) -> dict[str, bytes]:
     found = {path.name: path.read_bytes() for path in folder.glob("*.csv")}
     assert len(found) > 5
     return found
-
-
-def command(demo: Path, small: list[str], folder: Path, *more: str) -> list[str]:
-    program = str(Path(sys.executable).parent / "seqnorm")
-    return [program, "holdout", str(demo), "--out", str(folder), *more, "--override", *small]
 
 
 def test_one_worker_two_and_a_ray_cluster_write_the_same_tables_byte_for_byte(
@@ -55,13 +49,7 @@ def test_ctrl_c_leaves_checkpoints_and_a_killed_worker_is_one_line(
     folder = tmp_path / "run"
     longer = [*small, "training.epochs=60", "training.patience=60"]
     again = command(demo, longer, folder, "--ray", "local", "--resume", "--workers", "1")
-    process = subprocess.Popen(
-        again,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    process = begun(again)
     wait_for(lambda: any(folder.glob("trials/*/checkpoint/state.json")))
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
@@ -72,9 +60,7 @@ def test_ctrl_c_leaves_checkpoints_and_a_killed_worker_is_one_line(
     assert len(list(folder.glob("trials/*/checkpoint/state.json"))) == 1
 
     before = {path: path.read_bytes() for path in folder.glob("trials/*/checkpoint/state.json")}
-    process = subprocess.Popen(
-        again, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    process = begun(again)
     ((state, content),) = before.items()
     wait_for(lambda: state.read_bytes() != content)
     (worker,) = at_work(process.pid)
@@ -104,13 +90,6 @@ def at_work(root: int) -> list[int]:
         return False
 
     return [number for number, name in names.items() if "ray::_job" in name and below(number)]
-
-
-def wait_for(condition: object, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
 
 
 def test_an_address_where_no_cluster_is_is_one_line(

@@ -6,13 +6,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from as_command import begun, command, wait_for
 
 import seqnorm
 from data_tools.errors import InputError
@@ -35,11 +34,6 @@ from seqnorm.saved import read_saved
 from seqnorm.training import predict
 
 TABLES = ["trials", "summary", "differences", "deciles", "tuning", "curves", "chromosomes"]
-
-
-def command(demo: Path, small: list[str], folder: Path, *more: str) -> list[str]:
-    program = str(Path(sys.executable).parent / "seqnorm")
-    return [program, "holdout", str(demo), "--out", str(folder), *more, "--override", *small]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -207,7 +201,7 @@ def test_a_run_killed_at_any_stage_resumes_to_the_same_tables(
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        _wait_for(stage)
+        wait_for(stage)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     done = subprocess.run(
@@ -225,14 +219,8 @@ def test_ctrl_c_leaves_a_run_that_says_how_to_resume_it(
     demo: Path, small: list[str], finished: tuple[Path, Tables], tmp_path: Path
 ) -> None:
     folder = tmp_path / "stopped"
-    process = subprocess.Popen(
-        command(demo, small, folder, "--workers", "2"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    _wait_for(lambda: any(folder.glob("trials/*/checkpoint/state.json")))
+    process = begun(command(demo, small, folder, "--workers", "2"))
+    wait_for(lambda: any(folder.glob("trials/*/checkpoint/state.json")))
     # As a terminal does: to the whole process group, workers included.
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
@@ -240,7 +228,7 @@ def test_ctrl_c_leaves_a_run_that_says_how_to_resume_it(
     assert "Traceback" not in err
     assert f"--out {folder} --resume" in out
     assert json.loads((folder / "run.json").read_text())["status"] == "interrupted"
-    _wait_for(lambda: not _group_alive(process.pid))
+    wait_for(lambda: not _group_alive(process.pid))
     run(load_spec(demo, small), folder, resume=True, workers=2, say=lambda line: None)
     assert contents(folder) == contents(finished[0])
 
@@ -255,17 +243,10 @@ def test_workers_end_when_the_main_process_is_killed(
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    _wait_for(lambda: any(folder.glob("trials/*/checkpoint/state.json")))
+    wait_for(lambda: any(folder.glob("trials/*/checkpoint/state.json")))
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    _wait_for(lambda: not _group_alive(process.pid))
-
-
-def _wait_for(condition: object, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
+    wait_for(lambda: not _group_alive(process.pid))
 
 
 def _group_alive(group: int) -> bool:
