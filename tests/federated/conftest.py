@@ -43,6 +43,12 @@ def small():
 
 
 @pytest.fixture(scope="session")
+def small_overrides():
+    """The same overrides for who starts the program itself."""
+    return SMALL
+
+
+@pytest.fixture(scope="session")
 def opened():
     """Draws the rows of a spec into a folder; gives the task and the first cell."""
 

@@ -117,11 +117,9 @@ def started(folder, *overrides, engine="in-process"):
     )
 
 
-def overrides():
-    from conftest import SMALL
-
-    more = ('norms=["batch"]', 'policies=["fedbn"]', "training.rounds=4")
-    return [*SMALL, *more]
+@pytest.fixture(scope="module")
+def overrides(small_overrides):
+    return [*small_overrides, 'norms=["batch"]', 'policies=["fedbn"]', "training.rounds=4"]
 
 
 @pytest.fixture(scope="module")
@@ -133,14 +131,16 @@ def uninterrupted(small, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("after", ["data/windows.npz", "client-0", "even", "odd"])
-def test_a_run_killed_at_any_stage_goes_on_to_the_same_bits(after, uninterrupted, tmp_path):
+def test_a_run_killed_at_any_stage_goes_on_to_the_same_bits(
+    after, overrides, uninterrupted, tmp_path
+):
     cell = tmp_path / "cells" / "batch_fedbn_lr0.01_seed0"
     sign = {
         "client-0": cell / "clients" / "client-0",
         "even": cell / "checkpoint-even" / "state.json",
         "odd": cell / "checkpoint-odd" / "state.json",
     }.get(after, tmp_path / after)
-    run = started(tmp_path, *overrides())
+    run = started(tmp_path, *overrides)
     deadline = time.monotonic() + 120
     while not sign.exists() and run.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -148,7 +148,7 @@ def test_a_run_killed_at_any_stage_goes_on_to_the_same_bits(after, uninterrupted
     os.killpg(run.pid, signal.SIGKILL)
     run.communicate()
     assert run.returncode == -signal.SIGKILL
-    again = started(tmp_path, *overrides())
+    again = started(tmp_path, *overrides)
     printed, _ = again.communicate(timeout=300)
     assert again.returncode == 0, printed
     assert_equal(read(tmp_path), uninterrupted)
@@ -158,8 +158,8 @@ def test_a_run_killed_at_any_stage_goes_on_to_the_same_bits(after, uninterrupted
 @pytest.mark.parametrize(
     "engine", ["in-process", "workers", pytest.param("ray", marks=pytest.mark.ray)]
 )
-def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(engine, uninterrupted, tmp_path):
-    run = started(tmp_path, *overrides(), "training.rounds=40", engine=engine)
+def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(engine, overrides, uninterrupted, tmp_path):
+    run = started(tmp_path, *overrides, "training.rounds=40", engine=engine)
     sign = tmp_path / "cells" / "batch_fedbn_lr0.01_seed0" / "checkpoint-odd" / "state.json"
     while not sign.exists() and run.poll() is None:
         time.sleep(0.02)
