@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from data_tools.genome import Genome
     from data_tools.intervals import read_intervals
     from data_tools.logo import height_logo, motif_logo
+    from data_tools.motif_matches import match_motifs
     from data_tools.motif_scan import best_match, scan
     from data_tools.motifs import Motif, read_motif, read_motifs
     from data_tools.negatives import background_windows
@@ -66,6 +67,7 @@ _HOMES = {
     "k_folds": "folds",
     "kmer_shuffle": "shuffle",
     "log_cpm": "combat",
+    "match_motifs": "motif_matches",
     "motif_logo": "logo",
     "near_duplicates": "duplicates",
     "open_signal": "signal",
@@ -116,6 +118,7 @@ __all__ = [
     "k_folds",
     "kmer_shuffle",
     "log_cpm",
+    "match_motifs",
     "motif_logo",
     "near_duplicates",
     "one_hot",

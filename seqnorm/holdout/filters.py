@@ -13,6 +13,7 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load
@@ -23,6 +24,7 @@ from data_tools.motifs import Motif, read_motif
 from seqnorm.composition import BackgroundNorm
 from seqnorm.holdout.design import folds_of
 from seqnorm.holdout.draw import evaluation_file
+from seqnorm.holdout.filter_matches import match_filters
 from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.tables import Section, Tables, only
 from seqnorm.holdout.trial import BASELINE, Trial, model_of
@@ -80,6 +82,8 @@ class Found:
         What they were compared with.
     best : dict
         One filter of each norm.
+    matches : pandas.DataFrame or None
+        Where the spec names a collection: every filter of each norm, see `match_filters`.
     skipped : tuple of str
         What could not be done, in words.
     """
@@ -87,6 +91,7 @@ class Found:
     motif: Motif | None
     best: dict[str, FilterMotif]
     skipped: tuple[str, ...]
+    matches: pd.DataFrame | None = None
 
 
 def find_filters(spec: Spec, folder: Path, tables: Tables, section: Section) -> Found:
@@ -118,6 +123,7 @@ def find_filters(spec: Spec, folder: Path, tables: Tables, section: Section) -> 
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         return Found(motif, {}, (f"The evaluation windows cannot be read ({error}).",))
     best: dict[str, FilterMotif] = {}
+    every: dict[str, dict[int, tuple[Floats, int]]] = {}
     for trial in _trials(tables, section, fold):
         try:
             weights = (folder / "trials" / trial.id / "model.safetensors").read_bytes()
@@ -134,7 +140,9 @@ def find_filters(spec: Spec, folder: Path, tables: Tables, section: Section) -> 
             skipped.append(f"{trial.norm}: no filter responds to anything.")
         else:
             best[trial.norm] = chosen
-    return Found(motif, best, tuple(skipped))
+            every[trial.norm] = filters
+    matches = _matches(spec, every, skipped)
+    return Found(motif, best, tuple(skipped), matches)
 
 
 def _motif(spec: Spec, skipped: list[str]) -> Motif | None:
@@ -144,6 +152,18 @@ def _motif(spec: Spec, skipped: list[str]) -> Motif | None:
         return read_motif(spec.motif)
     except InputError as error:
         skipped.append(f"The motif cannot be read, so nothing is compared with it ({error}).")
+        return None
+
+
+def _matches(
+    spec: Spec, filters: dict[str, dict[int, tuple[Floats, int]]], skipped: list[str]
+) -> pd.DataFrame | None:
+    if spec.evaluation.motifs is None:
+        return None
+    try:
+        return match_filters(filters, spec.evaluation.motifs)
+    except InputError as error:
+        skipped.append(f"The filters are not looked up in the collection ({error}).")
         return None
 
 

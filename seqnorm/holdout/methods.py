@@ -18,6 +18,10 @@ BENGIO = (
     "Bengio Y., Grandvalet Y. (2004) No unbiased estimator of the variance of k-fold "
     "cross-validation. Journal of Machine Learning Research 5, 1089–1105."
 )
+GUPTA = (
+    "Gupta S., Stamatoyannopoulos J. A., Bailey T. L., Noble W. S. (2007) Quantifying similarity "
+    "between motifs. Genome Biology 8, R24."
+)
 HOLM = (
     "Holm S. (1979) A simple sequentially rejective multiple test procedure. Scandinavian Journal "
     "of Statistics 6, 65–70."
@@ -68,13 +72,15 @@ def methods(spec: Spec, record: Mapping[str, Any]) -> Methods:
     parts = (
         f"{_windows(spec)} {_negatives(spec)} {_split(spec)}",
         f"{_models(spec)} {_training(spec)} {_tuning(spec)}",
-        f"{_metrics(spec)} {_inference(spec)} {_claims(spec)}",
+        f"{_metrics(spec)} {_inference(spec)} {_claims(spec)} {_filters(spec)}",
         _software(record),
     )
     by_chromosome = spec.evaluation.unit == "chromosome"
     cited = [BENGIO] if by_chromosome else [BANERJEE, OBUCHOWSKI]
     if any(norm.endswith("+adapted") for norm in spec.norms):
         cited.append(LI)
+    if spec.evaluation.motifs is not None:
+        cited.append(GUPTA)
     references = tuple(sorted([*cited, HOLM, LOSHCHILOV, SCHUIRMANN]))
     return Methods(tuple(" ".join(part.split()) for part in parts), references)
 
@@ -250,6 +256,17 @@ def _claims(spec: Spec) -> str:
         for claim in claims
     ]
     return f"Stated before the run: {'; '.join(told)}. {spec.evaluation.stopping}"
+
+
+def _filters(spec: Spec) -> str:
+    if spec.evaluation.motifs is None:
+        return ""
+    return (
+        "The subsequences of test windows that excite a filter of the first convolution most, at "
+        "most one of a window, made its motif; motifs were looked up in "
+        f"{_file(spec.evaluation.motifs)} with TOMTOM (Gupta et al. 2007), p-values adjusted for "
+        "all motifs of the collection and all filters of a norm (Bonferroni)."
+    )
 
 
 def _software(record: Mapping[str, Any]) -> str:

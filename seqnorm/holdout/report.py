@@ -13,7 +13,9 @@ from data_tools.atomic import write_atomic
 from data_tools.errors import InputError
 from seqnorm.holdout import plots
 from seqnorm.holdout.answer import FEW_BLOCKS, Answer, compose
-from seqnorm.holdout.figures import Gallery
+from seqnorm.holdout.figures import Gallery, as_csv
+from seqnorm.holdout.filter_matches import FILE as FILTERS
+from seqnorm.holdout.filter_matches import matches_view
 from seqnorm.holdout.filters import find_filters
 from seqnorm.holdout.load import load_spec
 from seqnorm.holdout.methods import methods
@@ -72,10 +74,17 @@ def _sections(spec: Spec, tables: Tables, folder: Path) -> dict[str, Any]:
     views = [section_view(spec, narrowed(tables, part), part, gallery) for part in every]
     found = find_filters(spec, folder, narrowed(tables, every[0]), every[0])
     logos = [gallery.add(plot, slug(spec, every[0])) for plot in plots.filter_logos(found)]
+    matches = []
+    if found.matches is not None:
+        write_atomic(folder / FILTERS, as_csv(found.matches))
+        matches = matches_view(found.matches, spec.evaluation.confidence)
     return {
         "sections": views,
         "logos": logos,
         "compared": found.motif is not None,
+        "matches": matches,
+        "motifs_file": Path(spec.evaluation.motifs or "").name,
+        "filters_file": FILTERS,
         "no_filters": found.skipped,
         "overview": overview(spec, tables) if len(every) > 1 else [],
         "factors": factors_view(tables),

@@ -35,7 +35,7 @@ __all__ = [
 
 FILES = (
     *("data.genome", "data.peaks", "data.exclude", "data.motif"),
-    *("table.file", "table.motif", "simulation.motif"),
+    *("table.file", "table.motif", "simulation.motif", "evaluation.motifs"),
 )
 """Keys that name files."""
 
@@ -195,7 +195,8 @@ class Evaluation:
     ``margin`` is the difference below which two norms count as equivalent, and ``stopping`` the
     rule that ends the experiment, in words. ``unit`` is what the error of a mean over chromosomes
     is taken from: the blocks that they consist of and the seeds, or the chromosomes themselves,
-    whose spread holds those of blocks and of training besides their own.
+    whose spread holds those of blocks and of training besides their own. ``motifs`` is a file of
+    a collection, such as JASPAR's, in which the filters of the first layer are looked up.
     """
 
     false_alarm_rate: Fraction = 0.01
@@ -203,6 +204,7 @@ class Evaluation:
     confidence: Fraction = 0.95
     margin: Fraction = 0.01
     unit: Literal["block", "chromosome"] = "block"
+    motifs: str | None = None
     stopping: str = "Every seed of the spec is run, and none is added after a look at the result."
 
 

@@ -1,6 +1,6 @@
 """Filters whose motif is known: it is found, on either strand, and scored as by brute force."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import product
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from safetensors.torch import save
 
 from data_tools.motifs import Motif, read_motif
 from seqnorm.holdout.draw import evaluation_file
+from seqnorm.holdout.filter_matches import matches_view
 from seqnorm.holdout.filters import find_filters, likeness, weighted
 from seqnorm.holdout.load import load_spec
 from seqnorm.holdout.spec import Spec
@@ -126,6 +127,44 @@ def test_the_filter_that_scores_the_motif_is_found_turned_to_its_strand_and_abov
         assert best.score > 0.9 > best.chance > 0
         forward = by_hand(weighted(best.counts), weighted(motif.counts), 15)
         assert best.score == pytest.approx(forward, abs=1e-9)
+
+
+COLLECTION = (
+    Path(__file__).parents[3] / "examples" / "data" / "JASPAR2024_CORE_vertebrates.jaspar.gz"
+)
+
+
+def test_filters_are_looked_up_in_a_collection_and_the_planted_one_is_surest(
+    spec: Spec, motif: Motif, tmp_path: Path
+) -> None:
+    pytest.importorskip("memelite")
+    spec = replace(spec, evaluation=replace(spec.evaluation, motifs=str(COLLECTION)))
+    tables = run_with_a_planted_filter(spec, motif, tmp_path)
+    found = find_filters(spec, tmp_path, tables, sections(spec)[0])
+    assert found.skipped == ()
+    assert found.matches is not None
+    for norm, mine in found.matches.groupby("norm"):
+        best = mine.iloc[0]
+        assert (best["filter"], best["match"]) == (3, motif.name), norm
+        assert best["p_adjusted"] < 1e-6
+        assert mine["p_value"].is_monotonic_increasing
+        assert mine["filter"].is_unique
+        assert (mine["p_adjusted"] <= 1).all()
+    rows = matches_view(found.matches, 0.95)
+    assert [row["norm"] for row in rows] == list(found.best)
+    assert all(row["best"][0][0] == motif.name for row in rows)
+    assert all(1 <= row["sure"] <= row["filters"] for row in rows)
+
+
+def test_a_collection_that_is_too_small_is_told_and_the_rest_stays(
+    spec: Spec, motif: Motif, tmp_path: Path
+) -> None:
+    spec = replace(spec, evaluation=replace(spec.evaluation, motifs=spec.motif))
+    tables = run_with_a_planted_filter(spec, motif, tmp_path)
+    found = find_filters(spec, tmp_path, tables, sections(spec)[0])
+    assert found.matches is None
+    assert "a collection of 1 motifs is too small" in found.skipped[0]
+    assert len(found.best) == 3
 
 
 def test_what_cannot_be_read_is_told_and_the_other_norms_stay(
