@@ -76,6 +76,7 @@ def page(spec: Spec, run: Path, record: dict[str, Any], command: str, shown: lis
     trials = tables.tuning
     hours = sum(session.get("seconds", 0.0) for session in sessions) / 3600
     libraries = ", ".join(f"{name} {version}" for name, version in last["libraries"].items())
+    machine = ", ".join(last[key] for key in ("platform", "instructions") if key in last)
     claims = [
         f"- **{row.name_}: {row.verdict}.** {row.claim} {row.sentence}"
         for row in tables.hypotheses.rename(columns={"name": "name_"}).itertuples()
@@ -95,7 +96,7 @@ def page(spec: Spec, run: Path, record: dict[str, Any], command: str, shown: lis
         f"{len(trials)} trained networks, {int(trials['epochs'].sum()):,} epochs, seeds "
         f"{', '.join(map(str, spec.training.seeds))}; {hours:.2f} hours with {last['workers']} "
         f"workers of {last['threads_per_worker']} thread on {last['cores']} cores "
-        f"({last['platform']}), begun {sessions[0]['started'][:10]}, in "
+        f"({machine}), begun {sessions[0]['started'][:10]}, in "
         f"{len(sessions)} session{'s' * (len(sessions) > 1)}. seqnorm {last['seqnorm']}, Python "
         f"{last['python']}, {libraries}. [run.json](run.json) has the rest, the checksums of the "
         "data among it.",

@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import seqnorm
 from data_tools.atomic import write_atomic
 from data_tools.errors import InputError
@@ -135,6 +137,8 @@ class Record:
                 "cores": os.cpu_count(),
                 "python": platform.python_version(),
                 "platform": f"{platform.system()} {platform.machine()}",
+                # Other vector instructions sum in another order, which gives other bits.
+                "instructions": torch.backends.cpu.get_cpu_capability(),
                 "seqnorm": seqnorm.__version__,
                 "git_revision": _git_revision(),
                 "libraries": {name: metadata.version(name) for name in (*LIBRARIES, *libraries)},

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from as_command import begun, command, wait_for
 
 import seqnorm
@@ -138,6 +139,7 @@ def test_run_json_records_versions_checksums_counts_and_status(
     assert record["window_counts"]["validation/chr21 positives"] > 50
     session = record["sessions"][-1]
     assert session["libraries"]["torch"].startswith("2.")
+    assert session["instructions"] == torch.backends.cpu.get_cpu_capability()
     assert session["seconds"] > 0
     assert session["peak_memory_mb_main"] > 10
     assert len(record["trial_seconds"]) == 2 * 2 + 2
