@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from data_tools.motif_matches import match_motifs
+from data_tools.motif_matches import SHUFFLES, match_motifs
 from data_tools.motifs import Motif, read_motifs
 
 FILE = "filters.csv"
@@ -16,13 +16,11 @@ FILE = "filters.csv"
 SHOWN = 5
 """Matches that the page names for a norm."""
 
-_COLUMNS = ["norm", "filter", "sites", "information"]
-
 
 def match_filters(
     filters: Mapping[str, Mapping[int, tuple[NDArray[np.float64], int]]], file: str | Path
 ) -> pd.DataFrame:
-    """Look up every filter of every norm in a collection.
+    """Look up filters in a collection.
 
     Parameters
     ----------
@@ -36,7 +34,8 @@ def match_filters(
     pandas.DataFrame
         A row a filter, norms in their order, the surest match of a norm first: ``filter`` from 1,
         ``sites``, ``information`` (bits), and its best match as in `data_tools.match_motifs`;
-        ``p_adjusted`` is over the collection and the filters of the norm.
+        ``p_adjusted`` is over the collection and the filters of the norm. Filters with a column
+        that holds no known base are left out.
 
     Raises
     ------
@@ -44,17 +43,27 @@ def match_filters(
         As `data_tools.match_motifs` and `data_tools.read_motifs` do.
     """
     collection = read_motifs(file)
-    tables = []
+    tables = [_looked_up("", {}, collection)]
     for norm, found in filters.items():
-        motifs = [Motif("", counts) for counts, _ in found.values()]
-        table = match_motifs(motifs, collection).drop(columns=["query", "target"])
-        table.insert(0, "information", [motif.information().sum() for motif in motifs])
-        table.insert(0, "sites", [sites for _, sites in found.values()])
-        table.insert(0, "filter", [number + 1 for number in found])
-        table.insert(0, "norm", norm)
-        tables.append(table.sort_values(["p_value", "filter"]))
-    columns = [*_COLUMNS, *match_motifs([], collection).columns[2:]]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+        whole = {n: given for n, given in found.items() if given[0].sum(0).all()}
+        tables.append(_looked_up(norm, whole, collection).sort_values(["p_value", "filter"]))
+    return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
+
+
+def _looked_up(
+    norm: str, filters: Mapping[int, tuple[NDArray[np.float64], int]], collection: list[Motif]
+) -> pd.DataFrame:
+    motifs = [Motif(f"filter {n + 1} of {norm}", counts) for n, (counts, _) in filters.items()]
+    own = pd.DataFrame(
+        {
+            "norm": pd.Series([norm] * len(motifs), dtype=str),
+            "filter": pd.Series([number + 1 for number in filters], dtype=np.int64),
+            "sites": pd.Series([sites for _, sites in filters.values()], dtype=np.int64),
+            "information": pd.Series([m.information().sum() for m in motifs], dtype=float),
+        }
+    )
+    found = match_motifs(motifs, collection).drop(columns=["query", "target"])
+    return pd.concat([own, found], axis=1)
 
 
 def matches_view(table: pd.DataFrame, confidence: float) -> list[dict[str, Any]]:
@@ -65,11 +74,13 @@ def matches_view(table: pd.DataFrame, confidence: float) -> list[dict[str, Any]]
     table
         As from `match_filters`.
     confidence
-        A match is sure where its adjusted p-value is below 1 minus this.
+        A match is sure where its adjusted p-value is below 1 minus this, and none of the shuffles
+        of the filter's columns matches any motif as well.
     """
     rows = []
     for norm, mine in table.groupby("norm", sort=False):
-        sure = mine[mine["p_adjusted"] < 1 - confidence]
+        none_as_good = mine["p_shuffled"] < 1.5 / (1 + SHUFFLES)
+        sure = mine[(mine["p_adjusted"] < 1 - confidence) & none_as_good]
         best = sure.groupby("match", sort=False)["p_adjusted"].agg(["size", "min"])
         rows.append(
             {

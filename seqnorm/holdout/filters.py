@@ -83,7 +83,7 @@ class Found:
     best : dict
         One filter of each norm.
     matches : pandas.DataFrame or None
-        Where the spec names a collection: every filter of each norm, see `match_filters`.
+        Where the spec names a collection: the filters of each norm, see `match_filters`.
     skipped : tuple of str
         What could not be done, in words.
     """
@@ -162,8 +162,9 @@ def _matches(
         return None
     try:
         return match_filters(filters, spec.evaluation.motifs)
-    except InputError as error:
-        skipped.append(f"The filters are not looked up in the collection ({error}).")
+    except Exception as error:  # Compiling, or its cache, may fail where a run has succeeded.
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        skipped.append(f"The filters are not looked up in the collection ({why}).")
         return None
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_tools.errors import InputError
 from data_tools.splits import check_disjoint
 from seqnorm.holdout.design import claims_of
 from seqnorm.holdout.spec import FILES, SOURCES, Model, Spec, SpecError, Split
@@ -23,7 +24,8 @@ def load_spec(path: str | Path, overrides: Sequence[str] = (), *, runnable: bool
         ``"key=value"`` with a dotted key, such as ``"training.epochs=3"``; the value is read as
         TOML, else as a string.
     runnable
-        Whether the data files and the device have to be there; a report needs neither.
+        Whether the data files, the device and what looks motifs up have to be there; a report
+        needs none of them.
 
     Raises
     ------
@@ -38,6 +40,15 @@ def load_spec(path: str | Path, overrides: Sequence[str] = (), *, runnable: bool
             resolve_device(spec.training.device)
         except ValueError as error:
             raise SpecError(f"{path}: key 'training.device': {error}") from error
+        if spec.evaluation.motifs is not None:
+            # Only the report needs them, but hours later.
+            from data_tools.motif_matches import check_collection
+            from data_tools.motifs import read_motifs
+
+            try:
+                check_collection(read_motifs(spec.evaluation.motifs))
+            except InputError as error:
+                raise SpecError(f"{path}: key 'evaluation.motifs': {error}") from error
     return spec
 
 

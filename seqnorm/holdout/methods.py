@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
+from data_tools.motif_matches import SHUFFLES
 from seqnorm.holdout.design import claims_of
+from seqnorm.holdout.filters import SITES
 from seqnorm.holdout.spec import Model, Spec
 from seqnorm.holdout.tables import PRIMARY_METRIC
 from seqnorm.holdout.titles import NEGATIVES_TITLES, metric_title, model_title, title
@@ -262,10 +264,12 @@ def _filters(spec: Spec) -> str:
     if spec.evaluation.motifs is None:
         return ""
     return (
-        "The subsequences of test windows that excite a filter of the first convolution most, at "
-        "most one of a window, made its motif; motifs were looked up in "
-        f"{_file(spec.evaluation.motifs)} with TOMTOM (Gupta et al. 2007), p-values adjusted for "
-        "all motifs of the collection and all filters of a norm (Bonferroni)."
+        f"In the first seed of each norm, the {SITES} subsequences of test windows that excite a "
+        "filter of the first convolution most, at most one of a window, made its motif. Motifs "
+        f"were looked up in {_file(spec.evaluation.motifs)} with TOMTOM (Gupta et al. 2007); a "
+        f"match had p < {round(1 - spec.evaluation.confidence, 6):g} after adjusting for all "
+        "motifs of the collection and all filters of a norm (Bonferroni), and none of "
+        f"{SHUFFLES} shuffles of the filter's columns was as much like any motif."
     )
 
 

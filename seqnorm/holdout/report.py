@@ -11,6 +11,7 @@ from typing import Any
 
 from data_tools.atomic import write_atomic
 from data_tools.errors import InputError
+from data_tools.motif_matches import SHUFFLES
 from seqnorm.holdout import plots
 from seqnorm.holdout.answer import FEW_BLOCKS, Answer, compose
 from seqnorm.holdout.figures import Gallery, as_csv
@@ -75,7 +76,9 @@ def _sections(spec: Spec, tables: Tables, folder: Path) -> dict[str, Any]:
     found = find_filters(spec, folder, narrowed(tables, every[0]), every[0])
     logos = [gallery.add(plot, slug(spec, every[0])) for plot in plots.filter_logos(found)]
     matches = []
-    if found.matches is not None:
+    if found.matches is None:
+        (folder / FILTERS).unlink(missing_ok=True)  # of an earlier report
+    else:
         write_atomic(folder / FILTERS, as_csv(found.matches))
         matches = matches_view(found.matches, spec.evaluation.confidence)
     return {
@@ -85,6 +88,7 @@ def _sections(spec: Spec, tables: Tables, folder: Path) -> dict[str, Any]:
         "matches": matches,
         "motifs_file": Path(spec.evaluation.motifs or "").name,
         "filters_file": FILTERS,
+        "shuffles": SHUFFLES,
         "no_filters": found.skipped,
         "overview": overview(spec, tables) if len(every) > 1 else [],
         "factors": factors_view(tables),

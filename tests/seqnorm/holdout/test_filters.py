@@ -15,7 +15,7 @@ from safetensors.torch import save
 
 from data_tools.motifs import Motif, read_motif
 from seqnorm.holdout.draw import evaluation_file
-from seqnorm.holdout.filter_matches import matches_view
+from seqnorm.holdout.filter_matches import match_filters, matches_view
 from seqnorm.holdout.filters import find_filters, likeness, weighted
 from seqnorm.holdout.load import load_spec
 from seqnorm.holdout.spec import Spec
@@ -156,15 +156,53 @@ def test_filters_are_looked_up_in_a_collection_and_the_planted_one_is_surest(
     assert all(1 <= row["sure"] <= row["filters"] for row in rows)
 
 
-def test_a_collection_that_is_too_small_is_told_and_the_rest_stays(
-    spec: Spec, motif: Motif, tmp_path: Path
+def test_what_keeps_filters_from_being_looked_up_is_told_and_the_rest_stays(
+    spec: Spec, motif: Motif, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = replace(spec, evaluation=replace(spec.evaluation, motifs=spec.motif))
     tables = run_with_a_planted_filter(spec, motif, tmp_path)
-    found = find_filters(spec, tmp_path, tables, sections(spec)[0])
+    few = replace(spec, evaluation=replace(spec.evaluation, motifs=spec.motif))
+    found = find_filters(few, tmp_path, tables, sections(spec)[0])
     assert found.matches is None
     assert "a collection of 1 motifs is too small" in found.skipped[0]
     assert len(found.best) == 3
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("cannot cache\nmore lines")
+
+    monkeypatch.setattr("seqnorm.holdout.filter_matches.match_motifs", fails)
+    whole = replace(spec, evaluation=replace(spec.evaluation, motifs=str(COLLECTION)))
+    found = find_filters(whole, tmp_path, tables, sections(spec)[0])
+    assert found.skipped == ("The filters are not looked up in the collection (cannot cache).",)
+    assert len(found.best) == 3
+
+
+def test_filters_with_a_column_of_unknown_bases_are_left_out_and_none_make_an_empty_table() -> None:
+    pytest.importorskip("memelite")
+    hole = np.ones((4, 8))
+    hole[:, 3] = 0
+    table = match_filters(
+        {"batch": {0: (hole, 100), 4: (np.eye(4)[:, [0, 1, 2, 3, 0]], 50)}}, COLLECTION
+    )
+    assert table["filter"].tolist() == [5]
+    none = match_filters({}, COLLECTION)
+    assert none.empty
+    assert none.dtypes.to_dict() == table.dtypes.to_dict()
+
+
+def test_a_match_is_sure_by_both_p_values_and_a_norm_without_one_stays() -> None:
+    table = pd.DataFrame(
+        [
+            ("batch", "A", 1e-5, 0.01),
+            ("batch", "A", 1e-3, 0.01),
+            ("batch", "B", 1e-9, 0.02),
+            ("layer", "B", 0.2, 0.01),
+        ],
+        columns=["norm", "match", "p_adjusted", "p_shuffled"],
+    )
+    assert matches_view(table, 0.95) == [
+        {"norm": "batch", "filters": 3, "sure": 2, "motifs": 1, "best": [("A", 2, 1e-5)]},
+        {"norm": "layer", "filters": 1, "sure": 0, "motifs": 0, "best": []},
+    ]
 
 
 def test_what_cannot_be_read_is_told_and_the_other_norms_stay(

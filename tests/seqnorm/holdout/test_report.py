@@ -21,6 +21,7 @@ from data_tools.errors import InputError
 from seqnorm.holdout.answer import compose
 from seqnorm.holdout.build import build_tables
 from seqnorm.holdout.design import Cell
+from seqnorm.holdout.filters import Found
 from seqnorm.holdout.load import as_toml, load_spec
 from seqnorm.holdout.measures import DECILES, METRICS, POINTS, Measures
 from seqnorm.holdout.methods import methods
@@ -336,9 +337,11 @@ def test_what_other_negatives_change_is_said_with_its_interval_and_shown(
 def test_the_methods_cite_what_they_name_and_name_what_they_cite(spec: Spec) -> None:
     record = {"sessions": [{"seqnorm": "1", "python": "3", "libraries": {"torch": "2"}}]}
     by_chromosome = dataclasses.replace(spec.evaluation, unit="chromosome")
+    looked_up = dataclasses.replace(spec.evaluation, motifs="some/JASPAR.gz")
     for chosen in (
         spec,
         with_norms(spec, "batch", "layer", "batch+adapted"),
+        dataclasses.replace(spec, evaluation=looked_up),
         dataclasses.replace(spec, evaluation=by_chromosome),
     ):
         text, references = methods(chosen, record)
@@ -351,6 +354,42 @@ def test_the_methods_cite_what_they_name_and_name_what_they_cite(spec: Spec) -> 
         spec, split=dataclasses.replace(spec.split, design="leave_one_out")
     )
     assert "was left out in turn" in " ".join(methods(left_out, record).paragraphs)
+
+
+def test_matches_of_filters_are_shown_written_and_gone_when_there_are_none(
+    spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up = dataclasses.replace(spec.evaluation, motifs="some/JASPAR.gz")
+    spec = dataclasses.replace(spec, evaluation=looked_up)
+    matches = pd.DataFrame(
+        [
+            ("batch", 3, 100, 9.5, "MA1 <b>CTCF", True, 12, 1e-12, 1e-9, 3e-8, 0.01),
+            ("batch", 1, 100, 2.5, "=B", True, 12, 1e-12, 1e-9, 3e-8, 0.5),
+            ("layer", 1, 100, 2.5, "B", True, 12, 0.1, 50, 1.0, 0.5),
+        ],
+        columns=[
+            *("norm", "filter", "sites", "information", "match", "reverse", "overlap"),
+            *("p_value", "e_value", "p_adjusted", "p_shuffled"),
+        ],
+    )
+    found = Found(None, {}, (), matches)
+    monkeypatch.setattr("seqnorm.holdout.report.find_filters", lambda *_: found)
+    write_report(run_folder(spec, made_up(spec, RATES), tmp_path))
+    parser, page = parsed(tmp_path), (tmp_path / "report.html").read_text()
+    assert "filters" in parser.ids
+    assert "looked up in JASPAR.gz with TOMTOM" in parser.text
+    assert "MA1 <b>CTCF (1 filter, p 3e−08)" in parser.text
+    assert "<b>" not in page
+    assert "filters.csv" in parser.links
+    written = pd.read_csv(tmp_path / "filters.csv")
+    assert written["match"].tolist() == ["MA1 <b>CTCF", "'=B", "B"]
+    pd.testing.assert_frame_equal(
+        written.drop(columns="match"), matches.drop(columns="match"), check_dtype=False
+    )
+    monkeypatch.setattr("seqnorm.holdout.report.find_filters", lambda *_: Found(None, {}, ()))
+    write_report(tmp_path)
+    assert not (tmp_path / "filters.csv").exists()
+    assert "TOMTOM" in parsed(tmp_path).text  # the methods say what was asked for
 
 
 CITED = re.compile(r"([A-Z][a-z]+)(?: et al\.| & [A-Z][a-z]+)? \(?([12][0-9]{3})\b")

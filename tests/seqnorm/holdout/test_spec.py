@@ -40,6 +40,23 @@ def test_files_are_relative_to_the_spec_and_not_to_the_working_folder(
     assert Path(load_spec(DEMO).data.genome).is_file()
 
 
+def test_a_collection_that_cannot_be_looked_up_is_refused_before_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = f"evaluation.motifs={EXAMPLES / 'data' / 'MA0139.2.jaspar'}"
+    with pytest.raises(SpecError, match=r"key 'evaluation.motifs': a collection of 1 motifs"):
+        load_spec(DEMO, [one])
+    assert load_spec(DEMO, [one], runnable=False).evaluation.motifs is not None
+    with pytest.raises(SpecError, match=r"key 'evaluation.motifs': no such file"):
+        load_spec(DEMO, ["evaluation.motifs=none.jaspar"])
+    genome = f"evaluation.motifs={EXAMPLES / 'data' / 'human_demo' / 'exclude.bed'}"
+    with pytest.raises(SpecError, match=r"key 'evaluation.motifs'"):
+        load_spec(DEMO, [genome])
+    monkeypatch.setattr("data_tools.motif_matches.find_spec", lambda name: None)
+    with pytest.raises(SpecError, match=r"pip install 'seqnorm\[motifs\]'"):
+        load_spec(EXAMPLES / "human_ctcf_full.toml")
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
