@@ -314,6 +314,10 @@ def _ddp_worker(rank: int, kind: str, store: str, queue: Any) -> None:
     model(x[half], lengths[half]).sum().backward()
     if rank == 0:
         queue.put({name: p.grad.tolist() for name, p in model.module.named_parameters()})
+    # A process that ends before the other, or with torch's reducer alive, aborts now and then, with
+    # torch's own layers too.
+    torch.distributed.barrier()
+    del model
     torch.distributed.destroy_process_group()
 
 

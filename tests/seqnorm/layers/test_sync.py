@@ -181,6 +181,9 @@ def work(rank: int, world: int, folder: str) -> None:
     model = DistributedDataParallel(convert_sync_batchnorm(network()))
     found["ddp"] = fit(model, *bounds(BATCH[world], rank), scale=world)
     torch.save(found, f"{folder}/{rank}.pt")
+    # A process that ends before the others, or with torch's reducer alive, aborts now and then.
+    dist.barrier()
+    del model
     dist.destroy_process_group()
 
 
