@@ -11,9 +11,10 @@ import pandas as pd
 from federated.curves import LOCAL, POOLED, REFERENCES, settings_of, without
 from federated.spec import Spec
 from federated.tables import CONFIDENCE, Tables, records_of
-from seqnorm.holdout.answer import Answer, level, signed
+from seqnorm.holdout.answer import Answer
 from seqnorm.holdout.tables import Estimate, only
 from seqnorm.holdout.titles import title
+from seqnorm.holdout.words import level, signed
 
 __all__ = [
     "MEASURE_TITLES",

@@ -34,9 +34,10 @@ from federated.tables import (
     records_of,
 )
 from federated.tasks.task import UNSEEN
-from seqnorm.holdout.answer import Answer, level, signed
+from seqnorm.holdout.answer import Answer
 from seqnorm.holdout.tables import only
 from seqnorm.holdout.titles import title
+from seqnorm.holdout.words import level, signed
 from seqnorm.plot_style import embedded, svg
 from seqnorm.runs.page import page_environment
 

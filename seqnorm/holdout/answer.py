@@ -31,13 +31,10 @@ from seqnorm.holdout.words import (
     percent,
     points,
     ranged,
-    signed,
     sized,
     thousandths,
 )
 from seqnorm.kinds import parse_choice
-
-__all__ = ["FEW_BLOCKS", "Answer", "compose", "level", "percent", "signed"]
 
 Figures = Mapping[tuple[str, ...], Estimate]
 

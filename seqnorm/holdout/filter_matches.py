@@ -43,11 +43,11 @@ def match_filters(
         As `data_tools.match_motifs` and `data_tools.read_motifs` do.
     """
     collection = read_motifs(file)
-    tables = [_looked_up("", {}, collection)]
+    tables = [_looked_up("", {}, collection)]  # Columns and their types, where there is no filter.
     for norm, found in filters.items():
         whole = {n: given for n, given in found.items() if given[0].sum(0).all()}
         tables.append(_looked_up(norm, whole, collection).sort_values(["p_value", "filter"]))
-    return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
+    return pd.concat(tables, ignore_index=True)
 
 
 def _looked_up(
@@ -79,7 +79,7 @@ def matches_view(table: pd.DataFrame, confidence: float) -> list[dict[str, Any]]
     """
     rows = []
     for norm, mine in table.groupby("norm", sort=False):
-        none_as_good = mine["p_shuffled"] < 1.5 / (1 + SHUFFLES)
+        none_as_good = mine["p_shuffled"] <= 1 / (1 + SHUFFLES)
         sure = mine[(mine["p_adjusted"] < 1 - confidence) & none_as_good]
         best = sure.groupby("match", sort=False)["p_adjusted"].agg(["size", "min"])
         rows.append(

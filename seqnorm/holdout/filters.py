@@ -82,10 +82,10 @@ class Found:
         What they were compared with.
     best : dict
         One filter of each norm.
-    matches : pandas.DataFrame or None
-        Where the spec names a collection: the filters of each norm, see `match_filters`.
     skipped : tuple of str
         What could not be done, in words.
+    matches : pandas.DataFrame or None
+        Where the spec names a collection: the filters of each norm, see `match_filters`.
     """
 
     motif: Motif | None
@@ -132,8 +132,7 @@ def find_filters(spec: Spec, folder: Path, tables: Tables, section: Section) -> 
             skipped.append(f"{trial.norm}: the weights are gone.")
             continue
         except Exception as error:  # safetensors and torch raise kinds of their own.
-            why = str(error).splitlines()[0] if str(error) else type(error).__name__
-            skipped.append(f"{trial.norm}: the weights do not fit the model ({why}).")
+            skipped.append(f"{trial.norm}: the weights do not fit the model ({_why(error)}).")
             continue
         chosen = _choose(filters, motif)
         if chosen is None:
@@ -163,9 +162,13 @@ def _matches(
     try:
         return match_filters(filters, spec.evaluation.motifs)
     except Exception as error:  # Compiling, or its cache, may fail where a run has succeeded.
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        skipped.append(f"The filters are not looked up in the collection ({why}).")
+        skipped.append(f"The filters are not looked up in the collection ({_why(error)}).")
         return None
+
+
+def _why(error: Exception) -> str:
+    """What it says, in one line."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _trials(tables: Tables, section: Section, fold: str) -> list[Trial]:
