@@ -119,8 +119,11 @@ def _tomtom(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
     """p-values, overlaps, strands and positions of the nearest targets of each query."""
     from memelite import tomtom
+    from threadpoolctl import threadpool_limits
 
-    p_value, _, _, overlap, strand, target = tomtom(queries, targets, n_nearest=nearest)
+    # Numba's first loop sets the number of threads of OpenMP, which is torch's too: put it back.
+    with threadpool_limits(limits=None):
+        p_value, _, _, overlap, strand, target = tomtom(queries, targets, n_nearest=nearest)
     return (
         np.asarray(p_value, dtype=np.float64),
         np.asarray(overlap, dtype=np.int64),

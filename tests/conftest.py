@@ -3,19 +3,27 @@
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 
-# Bits then depend on no machine's number of cores.
-torch.set_num_threads(1)
+torch.set_num_threads(1)  # for fixtures of a module or of the session
 
 # How long an example takes says more about what else the machine does.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
+
+
+@pytest.fixture(autouse=True)
+def one_thread_for_every_test() -> Iterator[None]:
+    """Bits then depend neither on a machine's number of cores nor on the test before."""
+    torch.set_num_threads(1)
+    yield
+    assert torch.get_num_threads() == 1, "the number of threads of torch has changed"
+
 
 PROBE = (
     "<iframe id=f style='width:%dpx;height:800px;border:0' src=%s></iframe><script>"

@@ -1,5 +1,7 @@
 """Motifs looked up in a collection are found again; noise matches as often as it says."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -88,3 +90,21 @@ def test_what_cannot_be_looked_up_is_refused_in_words(collection, monkeypatch):
     monkeypatch.setattr("data_tools.motif_matches.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'seqnorm\[motifs\]'"):
         match_motifs(collection[:1], collection)
+
+
+@pytest.mark.usefixtures("collection")
+def test_the_threads_of_torch_stay_as_many_as_they_were():
+    """Numba, which memelite is built with, sets the number for OpenMP once in a process."""
+    code = (
+        "import sys, torch; torch.set_num_threads(1)\n"
+        "torch.get_num_threads()  # the first call sets it anew\n"
+        "from data_tools.motif_matches import match_motifs\n"
+        "from data_tools.motifs import read_motifs\n"
+        "motifs = read_motifs(sys.argv[1])\n"
+        "match_motifs(motifs[:2], motifs)\n"
+        "print(torch.get_num_threads())"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code, str(FILE)], capture_output=True, text=True, check=True
+    )
+    assert told.stdout == "1\n"

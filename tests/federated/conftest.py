@@ -1,7 +1,6 @@
 """Small federations on real sequence."""
 
 import hashlib
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,6 @@ from federated.cell import cells_of
 from federated.spec import load_spec
 from federated.tasks import prepare_task
 from seqnorm.checkpoint import load_checkpoint
-
-sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
 
 SPEC = Path(__file__).parents[2] / "examples" / "federated_ctcf.toml"
 

@@ -28,15 +28,13 @@ PADDED = pytest.mark.parametrize("padded", [False, True], ids=["full", "padded"]
 
 
 @pytest.fixture(autouse=True, params=["kernels", "torch"])
-def one_thread(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every fact of this file holds with the native kernels and without them."""
     if request.param == "torch":
         monkeypatch.setattr(native, "MISSING", "left out by a test")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(1)  # some tests ask what others make of it
 
 
 def sequences(layout: str = "NCL", shape: tuple[int, int, int] = (N, C, L), **kw: Any) -> Tensor:

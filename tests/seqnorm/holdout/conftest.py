@@ -1,11 +1,8 @@
 """A small real experiment: the demo data, few windows, a tiny network."""
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
 
 DEMO = Path(__file__).parents[3] / "examples" / "human_ctcf.toml"
 

@@ -47,25 +47,25 @@ def test_ctrl_c_leaves_checkpoints_and_a_killed_worker_is_one_line(
     demo: Path, small: list[str], tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    longer = [*small, "training.epochs=60", "training.patience=60"]
+    # So long that no job of the test comes to its end.
+    longer = [*small, "training.epochs=5000", "training.patience=5000"]
     again = command(demo, longer, folder, "--ray", "local", "--resume", "--workers", "1")
-    process = begun(again)
-    wait_for(lambda: any(folder.glob("trials/*/checkpoint/state.json")))
-    os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    with begun(again) as process:
+        wait_for(lambda: any(folder.glob("trials/*/checkpoint/state.json")))
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert "--ray local --resume" in out
     assert json.loads((folder / "run.json").read_text())["status"] == "interrupted"
-    assert len(list(folder.glob("trials/*/checkpoint/state.json"))) == 1
+    (state,) = folder.glob("trials/*/checkpoint/state.json")
 
-    before = {path: path.read_bytes() for path in folder.glob("trials/*/checkpoint/state.json")}
-    process = begun(again)
-    ((state, content),) = before.items()
-    wait_for(lambda: state.read_bytes() != content)
-    (worker,) = at_work(process.pid)
-    os.kill(worker, signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
+    content = state.read_bytes()
+    with begun(again) as process:
+        wait_for(lambda: state.read_bytes() != content and at_work(process.pid))
+        (worker,) = at_work(process.pid)
+        os.kill(worker, signal.SIGKILL)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 2
     assert err.splitlines()[-1].endswith("go on with --resume and fewer --workers")
     assert "Traceback" not in err

@@ -221,11 +221,11 @@ def test_ctrl_c_leaves_a_run_that_says_how_to_resume_it(
     demo: Path, small: list[str], finished: tuple[Path, Tables], tmp_path: Path
 ) -> None:
     folder = tmp_path / "stopped"
-    process = begun(command(demo, small, folder, "--workers", "2"))
-    wait_for(lambda: any(folder.glob("trials/*/checkpoint/state.json")))
-    # As a terminal does: to the whole process group, workers included.
-    os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    with begun(command(demo, small, folder, "--workers", "2")) as process:
+        wait_for(lambda: any(folder.glob("trials/*/checkpoint/state.json")))
+        # As a terminal does: to the whole process group, workers included.
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err
     assert f"--out {folder} --resume" in out
