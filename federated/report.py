@@ -25,6 +25,7 @@ from federated.answer import (
 from federated.cell import cells_of
 from federated.curves import LOCAL, MEASURES, POOLED, REFERENCES, settings_of, without
 from federated.spec import Spec, load_spec
+from federated.summary import summarize
 from federated.tables import (
     CONFIDENCE,
     Results,
@@ -65,7 +66,7 @@ _AGAINST = {
 
 
 def write_report(folder: Path) -> Path:
-    """Write ``report.html`` into a run folder, and the tables that it shows as CSV.
+    """Write ``report.html`` and ``summary.md`` into a run folder, and the tables as CSV.
 
     Parameters
     ----------
@@ -101,9 +102,12 @@ def write_report(folder: Path) -> Path:
     if not isinstance(record, dict):
         raise InputError(f"{folder / 'run.json'}: is no record of a run")
     tables = build_tables(spec, results) if len(results.clients) else None
-    page = _page(spec, record, results, tables, folder)
+    shared = _shared(spec, record)
+    answer = _answer(spec, tables, shared)
+    page = _page(spec, record, results, tables, answer, shared, folder)
     try:
         write_atomic(folder / "report.html", page)
+        write_atomic(folder / "summary.md", summarize(tables, answer))
         for name in _SAVED if tables else ():
             text = getattr(tables, name).to_csv(index=False, float_format="%.17g", na_rep="nan")
             write_atomic(folder / f"{name}.csv", text)
@@ -113,7 +117,13 @@ def write_report(folder: Path) -> Path:
 
 
 def _page(
-    spec: Spec, record: dict[str, Any], results: Results, tables: Tables | None, folder: Path
+    spec: Spec,
+    record: dict[str, Any],
+    results: Results,
+    tables: Tables | None,
+    answer: Answer,
+    shared: set[tuple[str, str]],
+    folder: Path,
 ) -> str:
     environment = page_environment("federated")
     environment.globals |= {
@@ -126,7 +136,6 @@ def _page(
         "sized": sized,
         "title": title,
     }
-    shared = _shared(spec, record)
     sessions = record.get("sessions") or [{}]
     return environment.get_template("report.html").render(
         spec=spec,
@@ -134,7 +143,7 @@ def _page(
         session=sessions[-1],
         sessions=len(sessions),
         checksums=record.get("data_sha256", {}),
-        answer=_answer(spec, tables, shared),
+        answer=answer,
         stopped=record.get("stopped", {}),
         tables=tables,
         metric=metric_title(tables.metric) if tables else "",

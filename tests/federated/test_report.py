@@ -227,7 +227,7 @@ def test_metrics_without_a_value_are_dashes(tmp_path: Path) -> None:
     (folder / "references.csv").unlink()
     parser = parsed(folder)
     assert "No combination can be called the best" in parser.text
-    assert not re.search(r"\bnan\b", parser.text)
+    assert not re.search(r"\bnan\b", parser.text + (folder / "summary.md").read_text())
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -256,6 +256,28 @@ def test_settings_of_a_study_have_sections_of_their_own(tmp_path: Path) -> None:
     text = parsed(folder).text
     assert "Results: skew = 0.1" in text
     assert "Results: skew = 0.9" in text
+    summary = (folder / "summary.md").read_text()
+    assert "**Skew = 0.1**" in summary
+    assert "**Skew = 0.9**" in summary
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_summary_has_the_answer_and_a_row_for_what_differs(tmp_path: Path) -> None:
+    folder = add_extras(run_folder(tmp_path))
+    parser = parsed(folder)
+    summary = (folder / "summary.md").read_text()
+    assert summary.startswith("On validation, BatchNorm under fedbn is the best of ")
+    assert summary.splitlines()[0].replace(" %", "\u00a0%") in parser.text
+    rows = [line.strip("| ").split(" | ") for line in summary.splitlines() if line[:1] == "|"]
+    assert rows[0][1:] == ["mean over clients", "worst client", "unseen site", "rate", "round"]
+    # Two seeds, .65 and .66: t of one degree of freedom is 12.706, the standard error .005.
+    found = "0.655 (0.591 to 0.719)"
+    assert ["BatchNorm under fedbn", found, found, found, "0.1", "3.0"] in rows
+    names = [row[0] for row in rows[2:]]
+    assert "GroupNorm (8) under fedavg" in names
+    assert "GroupNorm (8) under fedbn" not in names, "it equals fedavg"
+    assert rows[-1][0] == "BatchNorm, each client alone"
+    assert rows[-1][3:] == ["–", "0.1", "own"], "a client's own model is measured at no other site"
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
