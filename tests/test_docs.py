@@ -98,18 +98,31 @@ def test_the_page_of_a_kept_study_says_what_its_tables_say(folder: Path) -> None
         assert (folder / figure).is_file()
 
 
+FEDERATED = ROOT / "docs" / "results" / "federated_study"
+
+
+def test_the_page_of_the_federated_study_says_what_its_tables_say() -> None:
+    page = (FEDERATED / "README.md").read_text()
+    assert json.loads((FEDERATED / "run.json").read_text())["status"] == "complete"
+    for row in pd.read_csv(FEDERATED / "summary.csv").to_dict("records"):
+        told = [
+            f"{row[m]:.3f} ({row[f'{m}_low']:.3f} to {row[f'{m}_high']:.3f})"
+            for m in ("test", "worst")
+        ]
+        assert f"| {' | '.join(told)} |" in page, row
+
+
 def test_the_index_of_the_studies_names_each() -> None:
     index = (ROOT / "docs" / "results" / "README.md").read_text()
     assert KEPT
-    for folder in KEPT:
+    for folder in (*KEPT, FEDERATED):
         assert f"({folder.name}/README.md)" in index
 
 
 def _triples() -> set[tuple[float, float, float]]:
     """Every estimate of the study with its interval, to three digits."""
-    kept = ROOT / "docs" / "results" / "federated_study"
     summary, differences = (
-        pd.read_csv(kept / f"{name}.csv") for name in ("summary", "differences")
+        pd.read_csv(FEDERATED / f"{name}.csv") for name in ("summary", "differences")
     )
     found = [differences[["estimate", "low", "high"]]]
     found += [summary[[m, f"{m}_low", f"{m}_high"]] for m in ("test", "worst", "unseen")]
