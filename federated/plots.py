@@ -121,6 +121,7 @@ def difference_plot(spec: Spec, tables: Tables, against: str) -> Figure:
         axes.axvline(0, color=RULE, linewidth=1)
         axes.set_xlabel(MEASURE_TITLES[measure], fontsize=SMALL)
         axes.locator_params(axis="x", nbins=3)
+        axes.xaxis.set_major_formatter("{x:g}")  # "0", not "0.000", so that three find room
         plain(axes, grid="x")
     grid[0].set_yticks(range(len(arms)), [literal(arm_title(*arm)) for arm in arms])
     grid[0].set_ylim(len(arms) - 0.5, -0.5)
@@ -202,13 +203,22 @@ def partition_plot(held: pd.DataFrame) -> Figure:
         mean, sd = held["gc_mean"], held["gc_sd"]
         grid[1].errorbar(mean, places, xerr=sd, fmt="o", color=BLUE, elinewidth=1.4, markersize=5)
         grid[1].set_xlabel("GC fraction (mean, standard deviation)")
-    grid[0].set_yticks(places, [literal(_short(name)) for name in held["client"]])
+    grid[0].set_yticks(places, _holders(held))
     grid[0].set_ylim(len(held) - 0.5, -0.5)
     for axes in grid:
         axes.locator_params(axis="x", nbins=5)
         plain(axes, grid="x")
     _legend(figure, grid[0], 2)
     return figure
+
+
+def _holders(held: pd.DataFrame) -> list[str]:
+    """Names of the clients, after the setting where there are several."""
+    settings = list(held.columns[: held.columns.get_loc("client")])
+    return [
+        "  ".join([*(f"{key} {line[key]:g}:" for key in settings), literal(_short(line["client"]))])
+        for line in records_of(held)
+    ]
 
 
 def _short(name: str) -> str:

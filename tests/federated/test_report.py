@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from data_tools.errors import InputError
+from federated.plots import partition_plot
 from federated.report import write_report
 from federated.spec import as_toml, load_spec
 
@@ -278,6 +279,16 @@ def test_the_summary_has_the_answer_and_a_row_for_what_differs(tmp_path: Path) -
     assert "GroupNorm (8) under fedbn" not in names, "it equals fedavg"
     assert rows[-1][0] == "BatchNorm, each client alone"
     assert rows[-1][3:] == ["–", "0.1", "own"], "a client's own model is measured at no other site"
+
+
+def test_the_picture_of_the_partition_tells_settings_apart() -> None:
+    held = pd.DataFrame({"client": ["a", "b"], "rows": [40, 60], "positives": [10, 30]})
+    names = [label.get_text() for label in partition_plot(held).axes[0].get_yticklabels()]
+    assert names == ["a", "b"]
+    both = pd.concat([held.assign(skew=skew) for skew in (0.0, 0.95)])
+    figure = partition_plot(both[["skew", *held.columns]])
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["skew 0:  a", "skew 0:  b", "skew 0.95:  a", "skew 0.95:  b"]
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
