@@ -10,7 +10,7 @@ import pandas as pd
 
 from federated.curves import LOCAL, POOLED, REFERENCES, settings_of, without
 from federated.spec import Spec
-from federated.tables import CONFIDENCE, Tables, records_of
+from federated.tables import CONFIDENCE, Tables, by_setting, records_of
 from seqnorm.holdout.answer import Answer
 from seqnorm.holdout.tables import Estimate, only
 from seqnorm.holdout.titles import title
@@ -106,19 +106,15 @@ def compose(spec: Spec, tables: Tables, shared: Collection[tuple[str, str]] = ()
     """
     sentences: list[str] = []
     details: list[str] = []
-    setting = settings_of(tables.arms)
-    for values in records_of(tables.summary[setting].drop_duplicates()):
-        named = setting_title(tables, values)
+    for keys, part in by_setting(tables):
+        named = setting_title(tables, keys)
         before = f"With {named}: " if named else ""
-        here = {key: [value] for key, value in values.items()}
-        same = only(tables.same, **here)
         # What equals its fedavg throughout is said once, and not counted as one more rival.
-        summary = without(only(tables.summary, **here), same)
-        differences = without(only(tables.differences, **here), same)
+        summary, differences = (without(t, part.same) for t in (part.summary, part.differences))
         sentences.append(before + _sentence(spec, tables, summary, differences))
         lines = [
             *_against_best(summary, differences),
-            *_policies(same, shared, differences),
+            *_policies(part.same, shared, differences),
             *_references(summary, differences),
         ]
         details += [before + line for line in lines]

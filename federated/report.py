@@ -23,7 +23,7 @@ from federated.answer import (
     sized,
 )
 from federated.cell import cells_of
-from federated.curves import LOCAL, MEASURES, POOLED, REFERENCES, settings_of, without
+from federated.curves import LOCAL, MEASURES, POOLED, REFERENCES, without
 from federated.spec import Spec, load_spec
 from federated.summary import summarize
 from federated.tables import (
@@ -31,6 +31,7 @@ from federated.tables import (
     Results,
     Tables,
     build_tables,
+    by_setting,
     read_results,
     records_of,
 )
@@ -184,20 +185,10 @@ def _picture(figure: Figure, text: str) -> dict[str, str]:
 
 def _sections(spec: Spec, tables: Tables) -> list[dict[str, Any]]:
     """Tables and plots of each setting: what differs in it can be compared."""
-    setting = settings_of(tables.arms)
-    sections = []
-    for values in records_of(tables.summary[setting].drop_duplicates()):
-        wanted = {key: [value] for key, value in values.items()}
-        part = replace(
-            tables,
-            summary=only(tables.summary, **wanted),
-            differences=only(tables.differences, **wanted),
-            curves=only(tables.curves, **wanted),
-            clients=only(tables.clients, **wanted),
-            same=only(tables.same, **wanted),
-        )
-        sections.append({"name": setting_title(tables, values)} | _section(spec, part))
-    return sections
+    return [
+        {"name": setting_title(tables, keys)} | _section(spec, part)
+        for keys, part in by_setting(tables)
+    ]
 
 
 def _section(spec: Spec, tables: Tables) -> dict[str, Any]:

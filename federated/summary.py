@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 
 from federated.answer import MEASURE_TITLES, arm_title, metric_title, setting_title
-from federated.curves import LOCAL, MEASURES, settings_of, without
-from federated.tables import CONFIDENCE, Tables, records_of
+from federated.curves import LOCAL, MEASURES, without
+from federated.tables import CONFIDENCE, Tables, by_setting, records_of
 from seqnorm.holdout.answer import Answer
-from seqnorm.holdout.tables import only
 from seqnorm.holdout.words import level
 
 __all__ = ["summarize"]
@@ -32,11 +31,9 @@ def summarize(tables: Tables | None, answer: Answer) -> str:
     lines = [answer.sentence, "", *(f"- {line}" for line in answer.details)]
     if tables is None:
         return "\n".join(lines)
-    setting = settings_of(tables.arms)
-    for values in records_of(tables.summary[setting].drop_duplicates()):
-        here = {key: [value] for key, value in values.items()}
-        arms = records_of(without(only(tables.summary, **here), only(tables.same, **here)))
-        named = setting_title(tables, values)
+    for keys, part in by_setting(tables):
+        arms = records_of(without(part.summary, part.same))
+        named = setting_title(tables, keys)
         lines += ["", f"**{named[:1].upper()}{named[1:]}**"] if named else []
         measures = [m for m in MEASURES if not all(math.isnan(arm[m]) for arm in arms)]
         header = ["norm and policy", *(MEASURE_TITLES[m] for m in measures), "rate", "round"]

@@ -8,7 +8,7 @@ a sample of other clients, so they are no source of spread. With one seed there 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,14 @@ from federated.curves import (
 )
 from federated.spec import Spec
 from federated.tasks.task import UNSEEN
-from seqnorm.holdout.tables import Estimate
+from seqnorm.holdout.tables import Estimate, only
 
 __all__ = [
     "CONFIDENCE",
     "Results",
     "Tables",
     "build_tables",
+    "by_setting",
     "over_seeds",
     "read_results",
     "records_of",
@@ -116,6 +117,21 @@ class Tables:
     left_out: pd.DataFrame
     unfinished: pd.DataFrame
     same: pd.DataFrame
+
+
+def by_setting(tables: Tables) -> list[tuple[dict[str, Any], Tables]]:
+    """What can be compared: each setting's keys, and the tables of it alone.
+
+    ``arms``, ``runs``, ``choices``, ``left_out`` and ``unfinished`` stay those of the whole run.
+    """
+    settings = records_of(tables.summary[settings_of(tables.arms)].drop_duplicates())
+    narrowed = ("summary", "differences", "curves", "clients", "same")
+    found = []
+    for keys in settings:
+        wanted = {key: [value] for key, value in keys.items()}
+        parts: dict[str, Any] = {name: only(getattr(tables, name), **wanted) for name in narrowed}
+        found.append((keys, replace(tables, **parts)))
+    return found
 
 
 def read_results(folder: Path) -> Results:
