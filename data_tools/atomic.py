@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import os
+import re
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
@@ -32,6 +33,30 @@ def write_atomic(path: Path, content: bytes | str | Iterable[bytes]) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}")
+"""Names of the temporary files of `write_atomic`."""
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what writes that were killed have left in a folder and those below it.
+
+    Only for one whose files nobody else writes at the time.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / ".table.csv.0123abcd").write_text("ha")
+    >>> write_atomic(folder / "table.csv", "whole")
+    >>> remove_unfinished(folder)
+    >>> [path.name for path in folder.iterdir()]
+    ['table.csv']
+    """
+    for path in folder.rglob(".*"):
+        if _UNFINISHED.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

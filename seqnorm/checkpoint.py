@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from data_tools.atomic import write_atomic
+from data_tools.atomic import remove_unfinished, write_atomic
 
 STATE = "state.json"
 
@@ -47,11 +47,10 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, A
         if name not in _text(folder / STATE):
             (folder / name).unlink(missing_ok=True)
         raise
-    for pattern in ("tensors-*.safetensors", ".tensors-*", f".{STATE}.*"):
-        # The dotted ones are what a kill in the middle of an earlier write has left.
-        for old in folder.glob(pattern):
-            if old.name != name:
-                old.unlink(missing_ok=True)
+    for old in folder.glob("tensors-*.safetensors"):
+        if old.name != name:
+            old.unlink(missing_ok=True)
+    remove_unfinished(folder)
 
 
 def _alone(tensor: Tensor) -> Tensor:

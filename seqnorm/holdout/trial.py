@@ -152,7 +152,22 @@ def train(
     """Train, or go on from the last checkpoint, or read what an earlier run has trained."""
     done = folder / "trained.json"
     if done.exists():
-        return read_trained(done)
+        trained = read_trained(done)
+    else:
+        trained = _train(spec, trial, folder, training, evaluation, on_epoch)
+    # Here, because an earlier run may have been killed between the two.
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    return trained
+
+
+def _train(
+    spec: Spec,
+    trial: Trial,
+    folder: Path,
+    training: WindowSet,
+    evaluation: WindowSet,
+    on_epoch: OnEpoch,
+) -> Trained:
     started = time.perf_counter()
     model = model_of(spec, trial)
     folder.mkdir(parents=True, exist_ok=True)
@@ -188,8 +203,7 @@ def train(
     entry = asdict(trained) | {
         "validation_score": history.best_score if history.best_epoch >= 0 else None
     }
-    write_atomic(done, json.dumps(entry, indent=1))
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    write_atomic(folder / "trained.json", json.dumps(entry, indent=1))
     return trained
 
 

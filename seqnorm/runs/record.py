@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 import seqnorm
-from data_tools.atomic import write_atomic
+from data_tools.atomic import remove_unfinished, write_atomic
 from data_tools.errors import InputError
 
 LIBRARIES = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "biopython", "safetensors")
@@ -97,6 +97,8 @@ class Record:
         if not begun:
             # Where no trial was begun there is nothing to lose: a run that ended at a mistake in
             # its spec is simply begun again.
+            if path.exists():
+                remove_unfinished(folder)
             write_atomic(folder / "spec.toml", spec)
             content = {"name": name, "data_sha256": data, "sessions": [], "status": "new"}
             return cls(folder, content)
@@ -116,6 +118,7 @@ class Record:
         _refuse_changes(folder, before, spec, data_before, data)
         if content.get("status") == "running":
             _time_killed(folder, sessions)
+        remove_unfinished(folder)
         return cls(folder, content)
 
     def begin(self, workers: int, threads: int, libraries: Sequence[str] = ()) -> None:

@@ -155,7 +155,8 @@ def test_a_state_that_json_cannot_hold_leaves_the_previous_checkpoint(tmp_path: 
 
 def test_what_a_kill_left_behind_is_cleared_by_the_next_save(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, *OLD)
-    for name in (".tensors-0123.safetensors.ab12", ".state.json.cd34", "tensors-0123.safetensors"):
+    unfinished = (".tensors-0.safetensors.ab12ef34", ".state.json.cd34ef56")
+    for name in (*unfinished, "tensors-0.safetensors"):
         (tmp_path / name).write_bytes(b"torn")
     (tmp_path / "notes.txt").write_text("the user's")
     assert same(load_checkpoint(tmp_path), OLD)

@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -215,6 +216,24 @@ def test_a_run_killed_at_any_stage_resumes_to_the_same_tables(
     assert json.loads((folder / "run.json").read_text())["status"] == "complete"
     assert (folder / "report.html").exists()
     assert not list(folder.glob("**/checkpoint")), "checkpoints of finished trials are removed"
+
+
+def test_what_a_kill_has_left_is_removed_when_the_run_is_resumed(
+    demo: Path, small: list[str], finished: tuple[Path, Tables], tmp_path: Path
+) -> None:
+    folder = tmp_path / "killed"
+    shutil.copytree(finished[0], folder)
+    trial = min((folder / "trials").glob("cnn-*"))
+    # Killed after it was trained, before its checkpoint was removed, and while its weights,
+    # and the windows, were written.
+    (trial / "checkpoint").mkdir()
+    (trial / "checkpoint" / "state.json").write_text("{}")
+    (trial / ".model.safetensors.0123abcd").write_bytes(b"half")
+    (folder / ".windows.csv.89abcdef").write_text("half")
+    run(load_spec(demo, small), folder, resume=True, workers=1, say=lambda line: None)
+    assert not list(folder.rglob("checkpoint"))
+    assert [path.name for path in folder.rglob(".*")] == [".lock"]
+    assert contents(folder) == contents(finished[0])
 
 
 def test_ctrl_c_leaves_a_run_that_says_how_to_resume_it(

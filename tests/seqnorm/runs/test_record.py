@@ -45,3 +45,25 @@ def test_a_session_that_was_killed_has_the_seconds_until_it_last_wrote(tmp_path:
     first, second = sessions(tmp_path)
     assert first["seconds"] == pytest.approx(100, abs=3)
     assert second["seconds"] < 60
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_what_killed_writes_have_left_is_removed_and_nothing_else(
+    tmp_path: Path, begun: bool
+) -> None:
+    opened(tmp_path, resume=False).begin(2, 1)
+    place = tmp_path / ("trials/one" if begun else "windows")
+    place.mkdir(parents=True)
+    (place / ".model.safetensors.0123abcd").write_text("half")
+    for name in (".lock", ".note.0123abcde", "model.0123abcd"):
+        (place / name).write_text("whole")
+    opened(tmp_path, resume=True)
+    left = {path.name for path in place.iterdir()}
+    assert left == {".lock", ".note.0123abcde", "model.0123abcd"}
+
+
+def test_a_folder_that_is_no_run_is_left_as_it_is(tmp_path: Path) -> None:
+    stranger = tmp_path / ".model.safetensors.0123abcd"
+    stranger.write_text("somebody's")
+    opened(tmp_path, resume=False)
+    assert stranger.exists()
