@@ -4,8 +4,9 @@ The first is read from a finished run: its whole time, from the command's start 
 times its workers, against the same epochs of `seqnorm.training.fit` alone: windows at hand, nothing
 drawn, kept, scored or written. Those are the run's own training less what a job adds to its epochs,
 which is measured here in pairs, one right after the other, since a machine is not as fast an hour
-later. The second is measured on a short study, run with one worker and with two. Run it on a quiet
-machine from the repository root (some minutes)::
+later. The second is measured on a short study, run with one worker and with two. A third part says
+what the size of a batch does to a bare loop. Run it on a quiet machine from the repository root
+(some minutes)::
 
     python benchmarks/holdout_scale.py runs/human_ctcf    # writes benchmarks/holdout_scale.md
 """
@@ -23,6 +24,7 @@ import time
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -34,6 +36,7 @@ from seqnorm.holdout.load import load_spec
 from seqnorm.holdout.run import read_tables
 from seqnorm.holdout.scores import select, tensors_of
 from seqnorm.holdout.spec import Spec
+from seqnorm.holdout.speed import bare_loop
 from seqnorm.holdout.trial import Trial, config_of, model_of, train, validation_score
 from seqnorm.holdout.windows import VALIDATION, WindowSet
 from seqnorm.runs.pool import Pool
@@ -42,6 +45,8 @@ from seqnorm.training import fit
 ROOT = Path(__file__).resolve().parents[1]
 SPEC = ROOT / "examples" / "human_ctcf.toml"
 PAGE = Path(__file__).with_suffix(".md")
+SIZES = (16, 32, 64, 128, 256, 512)
+ROUNDS = 5
 SHAPE = [
     "norms=['batch', 'layer', 'layer_seq', 'rms']",
     "training.learning_rates=[0.01, 0.02]",
@@ -109,7 +114,10 @@ def accounts(run: Path) -> str:
     record, spec = session_of(run), load_spec(run / "spec.toml")
     began = datetime.fromisoformat(record["started"]).timestamp()
     workers = record["workers"]
-    whole = workers * ((run / "report.html").stat().st_mtime - began)
+    ended = (run / "report.html").stat().st_mtime
+    if ended - (run / "run.json").stat().st_mtime > 60:
+        sys.exit(f"{run}: its report was drawn again later, so when the run ended is not known")
+    whole = workers * (ended - began)
     cells = read_tables(run).tuning.groupby(list(Cell._fields))
     rates = {tuple(row[key] for key in Cell._fields): row for row in record["throughput"]}
     with Pool(workers, spec.training.threads, lambda *told: None) as pool:
@@ -169,13 +177,44 @@ def speed_row(key: tuple[str, ...], told: dict[str, Any]) -> str:
     return f"| {', '.join(key)} | {cells} | {100 * told['share_bare']:.0f} % |"
 
 
+def batch_speed(spec: Spec, run: Path, norm: str, size: int) -> float:
+    """In a worker: windows a second of a bare loop with batches of a size."""
+    model, negatives = spec.models[0].name, spec.negatives.kinds[0]
+    trial = Trial(model, negatives, norm, spec.training.learning_rates[0], 0)
+    sized = replace(spec, training=replace(spec.training, batch_size=size))
+    return 1 / bare_loop(sized, run, trial).step
+
+
+def batches(run: Path) -> str:
+    """What the size of a batch does to the speed of a bare loop."""
+    spec = load_spec(run / "spec.toml")
+    cells = [(norm, size) for norm in spec.norms for size in SIZES]
+    found: dict[tuple[str, int], list[float]] = {cell: [] for cell in cells}
+    # One worker, so that nothing else runs; sizes in turn, since a machine's speed drifts.
+    with Pool(1, spec.training.threads, lambda *told: None) as pool:
+        for _ in range(ROUNDS):
+            for cell in cells:
+                pool.submit(cell, batch_speed, spec, run, *cell)
+        for cell, speed, _ in pool.finished():
+            found[cell].append(speed)
+    rows = "\n".join(
+        f"| {norm} | {' | '.join(f'{median(found[norm, size]):,.0f}' for size in SIZES)} |"
+        for norm in spec.norms
+    )
+    return (
+        f"## Batch sizes\n\nTraining windows a second of a bare loop (`{run.name}`, one worker, "
+        f"medians of {ROUNDS}), by the windows of a batch.\n\n"
+        f"| norm | {' | '.join(map(str, SIZES))} |\n|---|{'---:|' * len(SIZES)}\n{rows}\n"
+    )
+
+
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path, help="folder of a run that was finished in one session")
     run = parser.parse_args().run
     with tempfile.TemporaryDirectory() as name:
-        text = f"{accounts(run)}\n{two_workers(Path(name))}"
+        text = f"{accounts(run)}\n{two_workers(Path(name))}\n{batches(run)}"
     PAGE.write_text(
         "# What a hold-out study takes beside training\n\n"
         f"Made by `benchmarks/holdout_scale.py`: {processor()}, {os.cpu_count()} cores, Python "

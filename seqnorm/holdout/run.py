@@ -15,7 +15,7 @@ from seqnorm.holdout.schedule import Schedule
 from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.speed import throughput_line
 from seqnorm.holdout.tables import NAMES, Tables
-from seqnorm.holdout.trial import precision_of
+from seqnorm.holdout.trial import batch_size_of, precision_of
 from seqnorm.runs.record import Record, locked
 from seqnorm.runs.stopping import faults_in_one_line, termination_as_interrupt
 from seqnorm.runs.workplace import Workplace, open_workplace
@@ -73,10 +73,11 @@ def run(
         # After Ray, which would end the process.
         termination_as_interrupt(),
     ):
-        # A run stays on the kind of device on which it began, and keeps the precision that was
-        # chosen for it: others give other bits.
+        # A run stays on the kind of device on which it began, and keeps the precision and the
+        # batch size that were chosen for it: others give other bits.
         training = replace(spec.training, device=place.device)
-        spec = replace(spec, training=replace(training, precision=precision_of(training)))
+        precision, batch_size = precision_of(training), batch_size_of(training)
+        spec = replace(spec, training=replace(training, precision=precision, batch_size=batch_size))
         text = as_toml(spec)
         record = Record.open(folder, spec.name, text, spec.files, parts="trials", resume=resume)
         record.begin(place.workers, threads, place.libraries)

@@ -3,8 +3,9 @@
 from dataclasses import field as dataclass_field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PlainValidator
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 from seqnorm.holdout.hypotheses import Hypothesis
 from seqnorm.toml_spec import (
@@ -170,6 +171,15 @@ class Model:
     options: dict[str, Any] = dataclass_field(default_factory=dict)
 
 
+def _batch_size(given: object) -> object:
+    """Say in one fault what may stand there, not one for each type."""
+    if given == "auto" or (type(given) is int and given >= 2):
+        return given
+    raise PydanticCustomError(
+        "batch_size", "Input should be a whole number of at least 2, or 'auto'"
+    )
+
+
 @dataclass(frozen=True, config=STRICT)
 class Training:
     """The training loop; see `seqnorm.training.TrainingConfig`."""
@@ -179,7 +189,7 @@ class Training:
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**42)], ...], Field(min_length=1)]
     tuning_seeds: Count = 1
     epochs: Count = 12
-    batch_size: Annotated[int, Field(ge=2)] = 64
+    batch_size: Annotated[int | Literal["auto"], PlainValidator(_batch_size)] = 64
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     patience: Count = 5

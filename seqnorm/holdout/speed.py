@@ -15,7 +15,7 @@ from seqnorm.holdout.design import Cell
 from seqnorm.holdout.draw import evaluation_file, training_file
 from seqnorm.holdout.scores import select, tensors_of
 from seqnorm.holdout.spec import Spec
-from seqnorm.holdout.trial import Trial, model_of, precision_of
+from seqnorm.holdout.trial import Trial, batch_size_of, model_of, precision_of
 from seqnorm.holdout.windows import VALIDATION, WindowSet
 from seqnorm.training import autocast, resolve_device
 
@@ -63,7 +63,7 @@ def bare_loop(spec: Spec, folder: Path, trial: Trial) -> BareLoop:
     device = resolve_device(spec.training.device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         model = model_of(spec, trial).to(device)
-        size = spec.training.batch_size
+        size = batch_size_of(spec.training)
         x, y = next(tensors_of(training).in_order(size, device))
 
         def forward() -> Tensor:

@@ -31,7 +31,14 @@ from seqnorm.kinds import parse_choice
 from seqnorm.models import ReverseComplementAverage, build_model
 from seqnorm.runs.naming import in_name, safe_name
 from seqnorm.saved import save_model
-from seqnorm.training import Precision, TrainingConfig, fit, precision_for, resolve_device
+from seqnorm.training import (
+    Precision,
+    TrainingConfig,
+    batch_size_for,
+    fit,
+    precision_for,
+    resolve_device,
+)
 
 OnEpoch = Callable[[int], None]
 
@@ -119,7 +126,7 @@ def config_of(spec: Spec, trial: Trial) -> TrainingConfig:
     return TrainingConfig(
         learning_rate=trial.learning_rate,
         epochs=given.epochs,
-        batch_size=given.batch_size,
+        batch_size=batch_size_of(given),
         weight_decay=given.weight_decay,
         warmup=given.warmup,
         patience=given.patience,
@@ -134,6 +141,13 @@ def precision_of(training: Training) -> Precision:
     if training.precision == "auto":
         return precision_for(resolve_device(training.device))
     return training.precision
+
+
+def batch_size_of(training: Training) -> int:
+    """Batch size of a spec's training: as it says, or as suits its device."""
+    if training.batch_size == "auto":
+        return batch_size_for(resolve_device(training.device))
+    return training.batch_size
 
 
 def options_of(models: tuple[Model, ...], name: str) -> dict[str, Any]:

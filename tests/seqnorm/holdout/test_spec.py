@@ -78,6 +78,10 @@ def test_a_collection_that_cannot_be_looked_up_is_refused_before_the_run(
         (["training.learning_rates=[]"], "key 'training.learning_rates'"),
         (["training.learning_rates=[inf]"], "key 'training.learning_rates.0'"),
         (["training.precision=half"], "key 'training.precision'"),
+        *(
+            ([f"training.batch_size={size}"], "a whole number of at least 2, or 'auto', got ")
+            for size in ("1", "2.5", "true", "big")
+        ),
         (["training.seeds=[1, 1]"], "key 'training.seeds' names something twice"),
         (["training.seeds=[9000000000000000]"], "key 'training.seeds.0'"),
         (["split.primary=['chr1', 'chr1']"], "key 'split.primary' names something twice"),

@@ -7,7 +7,7 @@ import torch
 
 from seqnorm.runs.devices import gpus_for
 from seqnorm.runs.pool import Pool
-from seqnorm.training import precision_for
+from seqnorm.training import batch_size_for, precision_for
 
 
 @pytest.fixture
@@ -26,6 +26,10 @@ def test_the_precision_is_that_which_a_gpu_computes_with(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert precision_for(torch.device("cuda")) == chosen
     assert precision_for(torch.device("cpu")) == "float32"
+
+
+def test_a_gpu_takes_larger_batches_than_a_processor() -> None:
+    assert batch_size_for(torch.device("cuda")) > batch_size_for(torch.device("cpu"))
 
 
 def test_a_cluster_with_gpus_that_this_machine_lacks_has_float32() -> None:
