@@ -32,11 +32,11 @@ from machine import processor
 
 from seqnorm.holdout.design import Cell
 from seqnorm.holdout.draw import evaluation_file, training_file
+from seqnorm.holdout.jobs import bare_job
 from seqnorm.holdout.load import load_spec
 from seqnorm.holdout.run import read_tables
 from seqnorm.holdout.scores import select, tensors_of
 from seqnorm.holdout.spec import Spec
-from seqnorm.holdout.speed import bare_loop
 from seqnorm.holdout.trial import Trial, config_of, model_of, train, validation_score
 from seqnorm.holdout.windows import VALIDATION, WindowSet
 from seqnorm.runs.pool import Pool
@@ -115,8 +115,8 @@ def accounts(run: Path) -> str:
     began = datetime.fromisoformat(record["started"]).timestamp()
     workers = record["workers"]
     ended = (run / "report.html").stat().st_mtime
-    if ended - (run / "run.json").stat().st_mtime > 60:
-        sys.exit(f"{run}: its report was drawn again later, so when the run ended is not known")
+    if ended - datetime.fromisoformat(record["updated"]).timestamp() > 60:
+        sys.exit(f"{run}: drawn again, or copied, since it ended: its time is not known any more")
     whole = workers * (ended - began)
     cells = read_tables(run).tuning.groupby(list(Cell._fields))
     rates = {tuple(row[key] for key in Cell._fields): row for row in record["throughput"]}
@@ -144,7 +144,8 @@ def accounts(run: Path) -> str:
         f"workers. The whole job takes **{100 * (whole / alone - 1):.1f} %** more than its epochs "
         f"of `fit` alone.\n\n| | worker seconds |\n|---|---:|\n{lines}\n\n"
         "Training windows a second of a worker. A bare loop is forward and backward passes over "
-        "one batch; `fit` also validates after each epoch. The last column is the time that bare "
+        "one batch, measured right before each training; `fit` also validates after each epoch. "
+        "Medians over the trials of a cell. The last column is the time that bare "
         "passes over the training windows, and bare forward passes over the validation windows, "
         "take of the time of training.\n\n"
         "| task, model, negatives, norm | bare loop | in the study | bare work |\n"
@@ -182,7 +183,7 @@ def batch_speed(spec: Spec, run: Path, norm: str, size: int) -> float:
     model, negatives = spec.models[0].name, spec.negatives.kinds[0]
     trial = Trial(model, negatives, norm, spec.training.learning_rates[0], 0)
     sized = replace(spec, training=replace(spec.training, batch_size=size))
-    return 1 / bare_loop(sized, run, trial).step
+    return 1 / bare_job(sized, run, trial).step
 
 
 def batches(run: Path) -> str:

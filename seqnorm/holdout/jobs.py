@@ -1,4 +1,4 @@
-"""What worker processes do: train, finish a trial, fit a baseline."""
+"""What worker processes do: measure a bare loop, train, finish a trial, fit a baseline."""
 
 from functools import cache
 from pathlib import Path
@@ -11,6 +11,7 @@ from seqnorm.holdout.design import folds_of
 from seqnorm.holdout.draw import edges_file, evaluation_file, training_file
 from seqnorm.holdout.measures import Measures
 from seqnorm.holdout.spec import Spec
+from seqnorm.holdout.speed import BareLoop, bare_loop
 from seqnorm.holdout.trial import Keeper, Trained, Trial, score, train
 from seqnorm.holdout.windows import WindowSet
 from seqnorm.runs.pool import report_progress
@@ -26,6 +27,16 @@ def _evaluation_features(name: str, motif: str | None, file: Path) -> NDArray[np
 def _keeper(spec: Spec, folder: Path, trial: Trial) -> Keeper:
     fold = next(fold for fold in folds_of(spec) if fold.name == trial.fold)
     return Keeper(spec, fold, np.load(edges_file(folder, trial.task), allow_pickle=False))
+
+
+def bare_job(spec: Spec, folder: Path, trial: Trial) -> BareLoop:
+    """Measure the bare loop of a trial's model."""
+    return bare_loop(
+        spec,
+        trial,
+        _windows(training_file(spec, folder, trial.task, trial.fold, trial.negatives, trial.seed)),
+        _windows(evaluation_file(folder, trial.task, trial.fold)),
+    )
 
 
 def train_job(spec: Spec, folder: Path, trial: Trial) -> Trained:

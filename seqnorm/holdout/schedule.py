@@ -11,7 +11,7 @@ from seqnorm.holdout.baselines import baseline_names
 from seqnorm.holdout.design import Cell, cells_of, folds_of
 from seqnorm.holdout.measures import Measures
 from seqnorm.holdout.spec import Spec
-from seqnorm.holdout.speed import BareLoop, Throughput, bare_loop
+from seqnorm.holdout.speed import BareLoop, Throughput
 from seqnorm.holdout.trial import BASELINE, Trained, Trial
 from seqnorm.runs.pool import OnProgress, Pool
 from seqnorm.runs.progress import Progress
@@ -107,7 +107,7 @@ class Schedule:
             self._submit(tuning, pool)
             for trial, result, seconds in pool.finished():
                 if isinstance(result, BareLoop):
-                    self.throughput.bare[trial.cell] = result
+                    self.throughput.bare[trial] = result
                     self.seconds["bare loops"] += seconds
                     progress.hint(trial.cell, result.epoch)
                 elif isinstance(result, Trained):
@@ -159,14 +159,20 @@ class Schedule:
             if trial.id not in self.kept[0]:
                 first.setdefault(trial.cell, trial)
         for trial in first.values():
-            pool.submit(trial, bare_loop, self.spec, self.folder, trial)
+            pool.submit(trial, jobs.bare_job, self.spec, self.folder, trial)
         baselines = self._baselines()
         early = list({baseline.norm: baseline for baseline in reversed(baselines)}.values())
         for baseline in early:
             pool.submit(baseline, jobs.baseline_job, self.spec, self.folder, baseline)
         for trial in tuning:
+            self._measure_bare(trial, pool)
             pool.submit(trial, jobs.train_job, self.spec, self.folder, trial)
         self.short = [(other, jobs.baseline_job) for other in baselines if other not in early]
+
+    def _measure_bare(self, trial: Trial, pool: Pool) -> None:
+        """Queue the bare loop of what is trained next, unless an earlier session has trained it."""
+        if trial.id not in self.kept[0]:
+            pool.submit(trial, jobs.bare_job, self.spec, self.folder, trial)
 
     def _on_progress(self, progress: Progress) -> OnProgress:
         """Steps are told by the names of what is trained, also within final trials."""
@@ -250,6 +256,7 @@ class Schedule:
             if final.trained in self.tuned:
                 self.short.append((final, jobs.final_job))
             else:
+                self._measure_bare(final.trained, pool)
                 pool.submit(final, jobs.final_job, self.spec, self.folder, final)
         if len(self.chosen) == len(self.trained):
             for last, job in self.short:

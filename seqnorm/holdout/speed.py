@@ -1,10 +1,9 @@
 """How fast a model can be trained here: the bare loop, and what training makes of it."""
 
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -12,8 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seqnorm.holdout.design import Cell
-from seqnorm.holdout.draw import evaluation_file, training_file
-from seqnorm.holdout.scores import select, tensors_of
+from seqnorm.holdout.scores import tensors_of
 from seqnorm.holdout.spec import Spec
 from seqnorm.holdout.trial import Trial, batch_size_of, model_of, precision_of
 from seqnorm.holdout.windows import VALIDATION, WindowSet
@@ -50,16 +48,11 @@ class BareLoop:
         return self.training * self.step + self.validation * self.forward
 
 
-def bare_loop(spec: Spec, folder: Path, trial: Trial) -> BareLoop:
+def bare_loop(spec: Spec, trial: Trial, training: WindowSet, evaluation: WindowSet) -> BareLoop:
     """Measure the bare loop of a trial's model on a batch of its windows; a second at the most.
 
     It changes nothing that a trial depends on.
     """
-    files = (
-        training_file(spec, folder, trial.task, trial.fold, trial.negatives, trial.seed),
-        evaluation_file(folder, trial.task, trial.fold),
-    )
-    training, evaluation = (WindowSet.load(file) for file in files)
     device = resolve_device(spec.training.device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         model = model_of(spec, trial).to(device)
@@ -81,7 +74,7 @@ def bare_loop(spec: Spec, folder: Path, trial: Trial) -> BareLoop:
         model.eval()
         with torch.no_grad():
             passed = _seconds(forward, device)
-    validation = len(select(evaluation, VALIDATION).table)
+    validation = int((evaluation.table["part"] == VALIDATION).sum())
     return BareLoop(len(training.table), validation, step / len(x), passed / len(x))
 
 
@@ -96,19 +89,22 @@ def _seconds(run: Callable[[], Any], device: torch.device) -> float:
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - start)
     # The first call makes what the others find.
-    return statistics.median(times[1:])
+    return median(times[1:])
 
 
 @dataclass
 class Throughput:
-    """Training windows a second of every trial that this session trained, and of the bare loops."""
+    """Training windows a second of every trial that this session trained, and of its bare loop.
 
-    bare: dict[Cell, BareLoop] = field(default_factory=dict)
+    The bare loop is measured right before the trial: a machine is not as fast a minute later.
+    """
+
+    bare: dict[Trial, BareLoop] = field(default_factory=dict)
     trained: dict[Trial, float] = field(default_factory=dict)
 
     def note(self, trial: Trial, windows: int, seconds: float) -> None:
         """Note the windows that a trial saw in this session, checkpoints included in the time."""
-        if trial.cell in self.bare and seconds > 0 and windows > 0:
+        if trial in self.bare and seconds > 0 and windows > 0:
             self.trained[trial] = windows / seconds
 
     def of_trials(self) -> dict[str, float]:
@@ -119,22 +115,32 @@ class Throughput:
         """A row a cell: windows a second of training and bare, and the share of bare work.
 
         ``share_bare`` is the time that passes over the training windows, forward and backward, and
-        over the validation windows, forward, need in a bare loop, of the time of training;
-        ``training_windows`` and the bare loop are those of the cell's first fold.
+        over the validation windows, forward, need in a bare loop, of the time of training. All are
+        medians over the cell's trials.
         """
         rows = []
-        for cell, rates in _grouped(self.trained).items():
-            loop, rate = self.bare[cell], statistics.median(rates)
+        for cell, trials in self._by_cell().items():
+            loops = [self.bare[trial] for trial in trials]
+            rates = [self.trained[trial] for trial in trials]
+            shares = [
+                rate * loop.epoch / loop.training for rate, loop in zip(rates, loops, strict=True)
+            ]
             rows.append(
                 cell._asdict()
                 | {
-                    "training_windows": loop.training,
-                    "windows_per_second": round(rate, 1),
-                    "bare_windows_per_second": round(1 / loop.step, 1),
-                    "share_bare": round(rate * loop.epoch / loop.training, 3),
+                    "training_windows": round(median(loop.training for loop in loops)),
+                    "windows_per_second": round(median(rates), 1),
+                    "bare_windows_per_second": round(median(1 / loop.step for loop in loops), 1),
+                    "share_bare": round(median(shares), 3),
                 }
             )
         return rows
+
+    def _by_cell(self) -> dict[Cell, list[Trial]]:
+        cells: dict[Cell, list[Trial]] = {}
+        for trial in self.trained:
+            cells.setdefault(trial.cell, []).append(trial)
+        return cells
 
 
 def throughput_line(cells: Sequence[Mapping[str, Any]]) -> str:
@@ -156,10 +162,3 @@ def throughput_line(cells: Sequence[Mapping[str, Any]]) -> str:
 def _range(values: Sequence[float]) -> str:
     low, high = f"{min(values):.0f}", f"{max(values):.0f}"
     return low if low == high else f"{low}-{high}"
-
-
-def _grouped(trained: Mapping[Trial, float]) -> dict[Cell, Sequence[float]]:
-    cells: dict[Cell, list[float]] = {}
-    for trial, rate in trained.items():
-        cells.setdefault(trial.cell, []).append(rate)
-    return dict(cells)

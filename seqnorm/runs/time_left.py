@@ -102,9 +102,10 @@ class TimeLeft:
     def hint(self, speed: Hashable, seconds: float) -> None:
         """Tell what a step may take, as measured beforehand.
 
-        Hints need be right only up to a factor that all have in common.
+        Hints need be right only up to a factor that all have in common. The first of a speed
+        counts: those of all speeds are then of the same minutes.
         """
-        self._hints[speed] = seconds
+        self._hints.setdefault(speed, seconds)
 
     def step(self, name: str, done: int, seconds: float) -> None:
         """Note how many steps a job has behind it, so many seconds after it began."""

@@ -340,12 +340,14 @@ def test_what_is_left_to_the_device_is_settled_when_a_run_begins(
     chosen = load_spec(finished[0] / "spec.toml").training
     assert chosen.device in ("cpu", "cuda")
     assert chosen.precision == "float32"
-    assert chosen.batch_size == 64
+    assert chosen.batch_size == 32
     if chosen.device == "cpu":
         # The same run: on a processor "auto" is float32 and batches of 64.
-        auto = [f"training.{key}=auto" for key in ("precision", "batch_size", "device")]
-        left = load_spec(demo, [*small, *auto])
-        assert left.training.batch_size == "auto"
+        auto = [*small, "training.precision=auto", "training.device=auto"]
+        left = load_spec(demo, [*auto, "training.batch_size=auto"])
+        with pytest.raises(InputError, match=r"another spec \(now: batch_size = 64\)"):
+            run(left, finished[0], resume=True, workers=1, say=lambda line: None)
+        left = load_spec(demo, auto)
         run(left, finished[0], resume=True, workers=1, say=lambda line: None)
 
 
