@@ -24,7 +24,7 @@ import time
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 import torch
@@ -46,7 +46,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SPEC = ROOT / "examples" / "human_ctcf.toml"
 PAGE = Path(__file__).with_suffix(".md")
 SIZES = (16, 32, 64, 128, 256, 512)
-ROUNDS = 5
+ROUNDS = 15
+PAIRS = 3
 SHAPE = [
     "norms=['batch', 'layer', 'layer_seq', 'rms']",
     "training.learning_rates=[0.01, 0.02]",
@@ -97,10 +98,10 @@ def in_pairs(spec: Spec, folder: Path, trial: Trial, alone_first: bool) -> tuple
     return alone(), job
 
 
-def jobs_between(folder: Path) -> tuple[float, float]:
-    """When the first job could begin and when the last had ended."""
+def jobs_span(folder: Path) -> float:
+    """Seconds from when the first job could begin to when the last had ended."""
     measured = max(path.stat().st_mtime for path in folder.glob("trials/*/measures.npz"))
-    return (folder / "windows.csv").stat().st_mtime, measured
+    return measured - (folder / "windows.csv").stat().st_mtime
 
 
 def session_of(folder: Path) -> dict[str, Any]:
@@ -124,10 +125,11 @@ def accounts(run: Path) -> str:
         for place, (key, _) in enumerate(cells):
             task, model, negatives, norm = key
             trial = Trial(model, negatives, norm, spec.training.learning_rates[0], 0, task)
-            pool.submit(key, in_pairs, spec, run, trial, place % 2 == 0)
-        pairs = {key: seconds for key, seconds, _ in pool.finished()}
+            for again in range(PAIRS):
+                pool.submit((key, again), in_pairs, spec, run, trial, (place + again) % 2 == 0)
+        pairs = [job / alone for _, (alone, job), _ in pool.finished()]
     jobs = record["job_seconds"]
-    added = sum(job for _, job in pairs.values()) / sum(alone for alone, _ in pairs.values())
+    low, added, high = quantiles(pairs)
     alone = jobs["training"] / added
     rest = whole - sum(jobs.values())
     rows = {
@@ -136,13 +138,15 @@ def accounts(run: Path) -> str:
         "- starting, drawing windows, tables, report, waiting": rest,
         f"the same epochs of `fit` alone: training / {added:.3f}": alone,
     }
+    spread = f"median of {len(pairs)} pairs, quartiles {low:.3f} and {high:.3f}"
     lines = "\n".join(f"| {name} | {seconds:,.0f} |" for name, seconds in rows.items())
     speeds = "\n".join(speed_row(key, rates[key]) for key, _ in cells)
     return (
         f"## The whole job against training alone\n\n`{run.name}`: "
         f"{cells.ngroups} cells, {sum(len(trials) for _, trials in cells)} trials, {workers} "
         f"workers. The whole job takes **{100 * (whole / alone - 1):.1f} %** more than its epochs "
-        f"of `fit` alone.\n\n| | worker seconds |\n|---|---:|\n{lines}\n\n"
+        f"of `fit` alone. A job takes {added:.3f} times as long as these ({spread}).\n\n"
+        f"| | worker seconds |\n|---|---:|\n{lines}\n\n"
         "Training windows a second of a worker. A bare loop is forward and backward passes over "
         "one batch, measured right before each training; `fit` also validates after each epoch. "
         "Medians over the trials of a cell. The last column is the time that bare "
@@ -154,20 +158,33 @@ def accounts(run: Path) -> str:
 
 
 def two_workers(folder: Path) -> str:
-    """What a second worker gains on a short study."""
-    runs = {workers: folder / str(workers) for workers in (1, 2)}
-    seconds = {workers: study(run, workers) for workers, run in runs.items()}
-    jobs = {n: ended - began for n, run in runs.items() for began, ended in [jobs_between(run)]}
-    same = all(
-        path.read_bytes() == (runs[2] / path.name).read_bytes() for path in runs[1].glob("*.csv")
-    )
-    trials = len(read_tables(runs[1]).tuning)
+    """What a second worker gains on a short study: pairs of runs, one right after the other."""
+    jobs: list[float] = []
+    commands: list[float] = []
+    rows: list[str] = []
+    same = True
+    for pair in range(PAIRS):
+        runs = {workers: folder / f"{pair}-{workers}" for workers in (1, 2)}
+        # The first of a pair in turn, so that a drift of the machine falls on both.
+        order = (1, 2) if pair % 2 == 0 else (2, 1)
+        whole = {workers: study(runs[workers], workers) for workers in order}
+        spans = {number: jobs_span(run) for number, run in runs.items()}
+        same &= all(
+            path.read_bytes() == (runs[2] / path.name).read_bytes()
+            for path in runs[1].glob("*.csv")
+        )
+        jobs.append(spans[1] / spans[2])
+        commands.append(whole[1] / whole[2])
+        rows.append(f"| {spans[1]:.0f} | {spans[2]:.0f} | {jobs[-1]:.2f} | {commands[-1]:.2f} |")
+    trials = len(read_tables(folder / "0-1").tuning)
     return (
         f"## Two workers\n\n`{SPEC.name}` with {', '.join(SHAPE)}: {trials} trials. Two workers do "
-        f"the jobs **{jobs[1] / jobs[2]:.2f}** times as fast as one ({jobs[1]:.0f} and "
-        f"{jobs[2]:.0f} s), their own start included; with what is done once, drawing windows and "
-        f"the report, {seconds[1] / seconds[2]:.2f} times. Tables of both: "
-        f"{'the same, byte for byte' if same else 'DIFFERENT'}.\n"
+        f"the jobs **{median(jobs):.2f}** times as fast as one, their own start included; with "
+        f"what is done once, drawing windows and the report, {median(commands):.2f} times (medians "
+        f"of {PAIRS} pairs). Tables of both: "
+        f"{'the same, byte for byte' if same else 'DIFFERENT'}.\n\n"
+        "| jobs by one worker (s) | by two (s) | gain | of the whole command |\n"
+        "|---:|---:|---:|---:|\n" + "\n".join(rows) + "\n"
     )
 
 

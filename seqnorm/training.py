@@ -149,9 +149,9 @@ def precision_for(device: torch.device) -> Precision:
 def batch_size_for(device: torch.device) -> int:
     """Training windows a step that suit a device: 64 on a processor, 256 on a GPU.
 
-    On a processor 64 come within a tenth of the fastest size (``benchmarks/holdout_scale.md``), and
-    larger ones leave fewer steps to learn in. That of a GPU is reasoned, not measured. BatchNorm's
-    statistics are those of a batch: what is compared across devices wants a size of its own choice.
+    On a processor larger ones are at most a third faster (``benchmarks/holdout_scale.md``), and
+    leave fewer steps to learn in. That of a GPU is reasoned, not measured. BatchNorm's statistics
+    are those of a batch: what is compared across devices wants a size of its own choice.
 
     Examples
     --------
