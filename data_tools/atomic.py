@@ -39,10 +39,10 @@ _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}")
 """Names of the temporary files of `write_atomic`."""
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove what writes that were killed have left in a folder and those below it.
+def remove_unfinished(paths: Iterable[Path]) -> None:
+    """Remove those of some files that writes which were killed have left.
 
-    Only for one whose files nobody else writes at the time.
+    Only for files that nobody else writes at the time.
 
     Examples
     --------
@@ -50,11 +50,11 @@ def remove_unfinished(folder: Path) -> None:
     >>> folder = Path(tempfile.mkdtemp())
     >>> _ = (folder / ".table.csv.0123abcd").write_text("ha")
     >>> write_atomic(folder / "table.csv", "whole")
-    >>> remove_unfinished(folder)
+    >>> remove_unfinished(folder.iterdir())
     >>> [path.name for path in folder.iterdir()]
     ['table.csv']
     """
-    for path in folder.rglob(".*"):
+    for path in list(paths):
         if _UNFINISHED.fullmatch(path.name) and path.is_file():
             path.unlink(missing_ok=True)
 

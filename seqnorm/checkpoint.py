@@ -50,7 +50,7 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, A
     for old in folder.glob("tensors-*.safetensors"):
         if old.name != name:
             old.unlink(missing_ok=True)
-    remove_unfinished(folder)
+    remove_unfinished(folder.iterdir())
 
 
 def _alone(tensor: Tensor) -> Tensor:

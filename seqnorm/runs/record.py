@@ -98,7 +98,7 @@ class Record:
             # Where no trial was begun there is nothing to lose: a run that ended at a mistake in
             # its spec is simply begun again.
             if path.exists():
-                remove_unfinished(folder)
+                remove_unfinished(folder.rglob(".*"))
             write_atomic(folder / "spec.toml", spec)
             content = {"name": name, "data_sha256": data, "sessions": [], "status": "new"}
             return cls(folder, content)
@@ -118,7 +118,7 @@ class Record:
         _refuse_changes(folder, before, spec, data_before, data)
         if content.get("status") == "running":
             _time_killed(folder, sessions)
-        remove_unfinished(folder)
+        remove_unfinished(folder.rglob(".*"))
         return cls(folder, content)
 
     def begin(self, workers: int, threads: int, libraries: Sequence[str] = ()) -> None:
