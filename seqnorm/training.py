@@ -147,11 +147,12 @@ def precision_for(device: torch.device) -> Precision:
 
 
 def batch_size_for(device: torch.device) -> int:
-    """Training windows a step that suit a device: 64 on a processor, 256 on a GPU.
+    """Windows at a time that suit a device: 64 on a processor, 256 on a GPU.
 
-    On a processor larger ones are at most a third faster (``benchmarks/holdout_scale.md``), and
-    leave fewer steps to learn in. That of a GPU is reasoned, not measured. BatchNorm's statistics
-    are those of a batch: what is compared across devices wants a size of its own choice.
+    On a processor larger batches train at most 1.4 times as fast (``benchmarks/holdout_scale.md``)
+    and leave fewer steps to learn in, and small ones stay in its caches when they are scored. That
+    of a GPU is reasoned, not measured. BatchNorm's statistics are those of a batch: what is trained
+    to be compared across devices wants a size of its own choice.
 
     Examples
     --------
@@ -255,20 +256,6 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     return torch.autocast(device.type, dtype=PRECISIONS[precision])
 
 
-def scoring_batch(device: torch.device) -> int:
-    """Windows to score at a time on a device.
-
-    Small batches stay in a processor's caches: 256 windows of 250 bases at a time took a CNN
-    nearly twice as long as 64. A GPU wants more at once.
-
-    Examples
-    --------
-    >>> scoring_batch(torch.device("cpu"))
-    64
-    """
-    return 256 if device.type == "cuda" else 64
-
-
 @torch.no_grad()
 def predict(
     model: nn.Module,
@@ -283,7 +270,7 @@ def predict(
     ----------
     model, data
     batch_size : int, optional
-        Windows at a time; as suits the model's device unless given (`scoring_batch`).
+        Windows at a time; as suits the model's device unless given (`batch_size_for`).
     precision : {"float32", "bfloat16", "float16"}
         Of the forward pass, under autocast.
 
@@ -295,7 +282,7 @@ def predict(
     device = next(model.parameters()).device
     model.eval()
     parts: list[Tensor] = []
-    for x, _ in data.in_order(batch_size or scoring_batch(device), device):
+    for x, _ in data.in_order(batch_size or batch_size_for(device), device):
         with autocast(device, precision):
             parts.append(_one_each(model(x), len(x)).cpu())
     return torch.cat(parts).numpy() if parts else np.empty(0, dtype=np.float32)

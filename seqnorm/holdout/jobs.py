@@ -29,14 +29,17 @@ def _keeper(spec: Spec, folder: Path, trial: Trial) -> Keeper:
     return Keeper(spec, fold, np.load(edges_file(folder, trial.task), allow_pickle=False))
 
 
-def bare_job(spec: Spec, folder: Path, trial: Trial) -> BareLoop:
-    """Measure the bare loop of a trial's model."""
-    return bare_loop(
-        spec,
-        trial,
+def _windows_of(spec: Spec, folder: Path, trial: Trial) -> tuple[WindowSet, WindowSet]:
+    """Training and evaluation windows of a trial."""
+    return (
         _windows(training_file(spec, folder, trial.task, trial.fold, trial.negatives, trial.seed)),
         _windows(evaluation_file(folder, trial.task, trial.fold)),
     )
+
+
+def bare_job(spec: Spec, folder: Path, trial: Trial) -> BareLoop:
+    """Measure the bare loop of a trial's model."""
+    return bare_loop(spec, trial, *_windows_of(spec, folder, trial))
 
 
 def train_job(spec: Spec, folder: Path, trial: Trial) -> Trained:
@@ -45,8 +48,7 @@ def train_job(spec: Spec, folder: Path, trial: Trial) -> Trained:
         spec,
         trial,
         folder / "trials" / trial.id,
-        _windows(training_file(spec, folder, trial.task, trial.fold, trial.negatives, trial.seed)),
-        _windows(evaluation_file(folder, trial.task, trial.fold)),
+        *_windows_of(spec, folder, trial),
         on_epoch=lambda epoch: report_progress(trial.id, epoch + 1),
     )
 

@@ -159,7 +159,7 @@ class Schedule:
             if trial.id not in self.kept[0]:
                 first.setdefault(trial.cell, trial)
         for trial in first.values():
-            pool.submit(trial, jobs.bare_job, self.spec, self.folder, trial)
+            self._measure_bare(trial, pool)
         baselines = self._baselines()
         early = list({baseline.norm: baseline for baseline in reversed(baselines)}.values())
         for baseline in early:

@@ -9,7 +9,7 @@ from seqnorm.batches import LabelledWindows
 from seqnorm.holdout.windows import VALIDATION, WindowSet, picked
 from seqnorm.models import ReverseComplementAverage
 from seqnorm.surgery import recalibrate
-from seqnorm.training import Precision, predict, scoring_batch
+from seqnorm.training import Precision, batch_size_for, predict
 
 Floats = NDArray[np.float32]
 
@@ -63,7 +63,7 @@ def adapted_scores(
     for name in dict.fromkeys(part.tolist()):
         rows = np.flatnonzero(part == name)
         mine = picked(windows, rows)
-        batches = tensors_of(mine).in_order(scoring_batch(device), device)
+        batches = tensors_of(mine).in_order(batch_size_for(device), device)
         own, _ = recalibrate(model, [x for x, _ in batches])
         assert isinstance(own, ReverseComplementAverage)
         found.append((rows, *scores_of(own, mine, precision)))

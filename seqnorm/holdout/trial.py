@@ -165,23 +165,11 @@ def train(
 ) -> Trained:
     """Train, or go on from the last checkpoint, or read what an earlier run has trained."""
     done = folder / "trained.json"
+    checkpoint = folder / "checkpoint"
     if done.exists():
-        trained = read_trained(done)
-    else:
-        trained = _train(spec, trial, folder, training, evaluation, on_epoch)
-    # Here, because an earlier run may have been killed between the two.
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-    return trained
-
-
-def _train(
-    spec: Spec,
-    trial: Trial,
-    folder: Path,
-    training: WindowSet,
-    evaluation: WindowSet,
-    on_epoch: OnEpoch,
-) -> Trained:
+        # The earlier run may have been killed before it removed it.
+        shutil.rmtree(checkpoint, ignore_errors=True)
+        return read_trained(done)
     started = time.perf_counter()
     model = model_of(spec, trial)
     folder.mkdir(parents=True, exist_ok=True)
@@ -191,7 +179,7 @@ def _train(
         tensors_of(select(evaluation, VALIDATION)),
         config_of(spec, trial),
         score=validation_score,
-        checkpoint=folder / "checkpoint",
+        checkpoint=checkpoint,
         on_epoch=lambda epoch, entry: on_epoch(epoch),
     )
     save_model(
@@ -217,7 +205,8 @@ def _train(
     entry = asdict(trained) | {
         "validation_score": history.best_score if history.best_epoch >= 0 else None
     }
-    write_atomic(folder / "trained.json", json.dumps(entry, indent=1))
+    write_atomic(done, json.dumps(entry, indent=1))
+    shutil.rmtree(checkpoint, ignore_errors=True)
     return trained
 
 
